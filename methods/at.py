@@ -1,0 +1,42 @@
+"""Attention transfer (AT).
+
+Zagoruyko, Komodakis: Paying More Attention to Attention. ICLR 2017, arXiv 1612.03928.
+    L = task + β ‖ Q_s/‖Q_s‖ − Q_t/‖Q_t‖ ‖²,   Q_i = Σ_c z_ic²                                         (section 3.1, eq. 2)
+A node takes the place of a pixel: Q is a vector over the nodes of the batch, and is normalised over them.
+
+Reduction: the paper sets β to 10³ "divided by the number of elements in the attention map"; so β = 1000 and a mean over
+the nodes, as Joshi et al. (TNNLS 2022) have it too. ``reduction: sum`` is eq. 2 as it stands. The paper's eq. 2 has the
+norm itself, its code and ours the squared norm.
+Layers: last hidden of both, before the activation. Not tuned.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from distillbench.method import Context, Method
+from distillbench.models import Output
+from distillbench.params import ALL_TASKS, LayerPair, Parameters
+from pydantic import PositiveFloat
+from torch import Tensor
+
+
+class AT(Method):
+    """Match where in the graph the activations are large."""
+
+    paper, tasks, requires = "zagoruyko2017", ALL_TASKS, frozenset({"hidden"})
+
+    class Params(Parameters):
+        """weight: β. layers: (student, teacher). reduction: over the nodes of the batch."""
+
+        weight: PositiveFloat = 1000.0
+        layers: tuple[LayerPair, ...] = (LayerPair(-1, -1),)
+        reduction: Literal["sum", "mean"] = "mean"
+
+    def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
+        """Task loss and attention loss."""
+        losses = []
+        for s, t in self.params.layers:
+            q_s, q_t = (F.normalize(z.square().sum(dim=-1), dim=0) for z in (student.hidden[s], teacher.hidden[t]))
+            losses.append(F.mse_loss(q_s, q_t, reduction=self.params.reduction))
+        return {"task": ctx.task_loss(student.logits), "attention": self.params.weight * torch.stack(losses).mean()}

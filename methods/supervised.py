@@ -1,0 +1,19 @@
+"""The student alone: the control that every method is compared with.
+
+    L = task loss                                             (cross-entropy, or binary cross-entropy for several labels)
+"""
+
+from distillbench.method import Context, Method
+from distillbench.models import Output
+from distillbench.params import ALL_TASKS
+from torch import Tensor
+
+
+class Supervised(Method):
+    """No teacher."""
+
+    paper, tasks, requires = "control", ALL_TASKS, frozenset()
+
+    def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
+        """The task loss alone."""
+        return {"task": ctx.task_loss(student.logits)}

@@ -1,0 +1,1 @@
+"""distillbench: a reproducible benchmark of knowledge distillation for graph neural networks."""

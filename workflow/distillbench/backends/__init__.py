@@ -1,0 +1,31 @@
+"""The graph libraries, each behind the same thin protocol. Importing this package imports neither of them, nor torch."""
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distillbench.backends.base import Backend
+
+MODULES = {"pyg": "torch_geometric", "dgl": "dgl"}
+
+
+class BackendUnavailableError(ImportError):
+    """The library of a backend is not installed or does not import."""
+
+
+def missing_reason(name: str) -> str | None:
+    """Why a backend cannot be used, as far as can be said without importing it; None where it is installed."""
+    if importlib.util.find_spec(MODULES[name]) is None:
+        return f"{MODULES[name]} is not installed"
+    return None
+
+
+def get_backend(name: str) -> "Backend":
+    """The backend of that name, imported now. Raises BackendUnavailableError where its library cannot be imported."""
+    try:
+        module = importlib.import_module(f"distillbench.backends.{name}")
+    except Exception as error:  # a library that is there but broken (wrong build, missing shared object) counts too
+        raise BackendUnavailableError(f"{name}: {type(error).__name__}: {error}") from error
+    backend: Backend = module.BACKEND
+    return backend

@@ -1,0 +1,124 @@
+"""The config file, checked: what runs. How it runs (cores, cluster) is Snakemake's profile. Imports no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints
+from pydantic import ValidationError as PydanticError
+
+from distillbench.params import Parameters, suggestion
+from distillbench.specs import MODELS, ModelSpec
+
+# names become folders: nothing that could leave results/ or confuse a shell
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
+BackendName = Literal["pyg", "dgl"]
+
+
+def _none_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+class ConfigError(ValueError):
+    """A config that cannot run; the message names the file, the key, the value and the nearest valid one."""
+
+
+class Training(Parameters):
+    """One training run: Adam, early stopping on validation, the best epoch's weights kept.
+
+    patience: epochs without a better validation score before stopping (None: never). batch_size: graphs a step
+    (inductive data sets; a transductive graph is one batch).
+    """
+
+    epochs: PositiveInt = 200
+    patience: PositiveInt | None = None
+    learning_rate: PositiveFloat = 0.01
+    weight_decay: NonNegativeFloat = 0.0
+    batch_size: PositiveInt = 32
+
+
+class Pair(Parameters):
+    """A teacher and a student. ``teacher_training`` where the teacher is trained differently."""
+
+    teacher: ModelSpec
+    student: ModelSpec
+    training: Training = Training()
+    teacher_training: Training | None = None
+
+
+class DatasetConfig(Parameters):
+    """One data set: its file (by default its name), its parameters and the pairs trained on it."""
+
+    dataset: Name | None = None
+    params: dict[str, Any] = {}
+    pairs: Annotated[dict[Name, Pair], Field(min_length=1)]
+
+
+class Protocol(Parameters):
+    """distill_nodes: which nodes the distillation terms see in transductive tasks, the same for every method."""
+
+    distill_nodes: Literal["all", "train"] = "all"
+
+
+class Compare(Parameters):
+    """baseline: the method others are compared with. alpha: level of the tests. delta: margin of equivalence of the
+    two libraries, as a fraction of the metric."""
+
+    baseline: Name = "supervised"
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    delta: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+
+class Execution(Parameters):
+    """seeds_per_job: seeds trained by one process. run_seconds: time budget of one run; past it the run gets the status
+    "timeout". checkpoint_seconds: how often a long run is saved. warm_start: fork jobs from a process that has the
+    libraries imported, instead of importing them for each."""
+
+    seeds_per_job: PositiveInt = 5
+    run_seconds: PositiveFloat = 3600
+    checkpoint_seconds: PositiveFloat = 60
+    warm_start: bool = True
+
+
+class Config(Parameters):
+    """The whole file. See config/config.yaml, which explains every key."""
+
+    results: str = "results"
+    plugins: tuple[str, ...] = ()
+    seeds: PositiveInt
+    backends: Annotated[tuple[BackendName, ...], Field(min_length=1)]
+    datasets: Annotated[dict[Name, DatasetConfig], Field(min_length=1)]
+    methods: Annotated[dict[Name, Annotated[dict[str, Any], BeforeValidator(_none_is_empty)]], Field(min_length=1)]
+    protocol: Protocol = Protocol()
+    compare: Compare = Compare()
+    execution: Execution = Execution()
+    profile: bool = True
+
+
+def read_config(values: dict[str, Any], files: Sequence[str | Path]) -> Config:
+    """Check the values of a config; ``files`` are named in the error. Raises ConfigError with every problem found."""
+    try:
+        return Config(**values)
+    except PydanticError as error:
+        problems = [_explain(e) for e in error.errors()]
+        raise ConfigError(f"{name_files(files)}:\n" + "\n".join(f"  {problem}" for problem in problems)) from None
+
+
+def name_files(files: Sequence[str | Path]) -> str:
+    """How an error names the config."""
+    return ", ".join(str(file) for file in files) or "config"
+
+
+def _explain(error: Any) -> str:
+    # tags of a discriminated union (gat, dgcnn, ...) appear in the location but not in the file
+    place = ".".join(str(part) for part in error["loc"] if part not in MODELS)
+    value, message, context = error.get("input"), error["msg"].removeprefix("Value error, "), error.get("ctx", {})
+    if error["type"] == "union_tag_invalid":
+        tag, message = context["tag"], f"unknown model {context['tag']!r}{suggestion(context['tag'], MODELS)}"
+        return f"{place}.model: {tag!r}: {message}"
+    if error["type"] == "literal_error":
+        choices = [choice.strip(" '") for choice in context["expected"].replace(" or ", ",").split(",")]
+        message = f"unknown value {value!r}{suggestion(value, choices)}"
+    elif not isinstance(value, dict | list):
+        message = f"{value!r}: {message}"
+    return f"{place}: {message}" if place else message

@@ -1,0 +1,228 @@
+"""GraphData, the library-neutral form of every data set, and the base class of a data set's file.
+
+A data set is loaded once, symmetrised and self-looped once, written to ``results/data/`` without pickle, and identified
+by a digest of its content. Splits that are drawn per seed are drawn from it when a run starts.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distillbench.params import Parameters, Setting, TaskName
+from distillbench.record import write_atomically
+from distillbench.seeds import generator
+from distillbench.tasks import TASKS, Task
+
+
+class DataError(ValueError):
+    """Data that breaks the contract or a data file that cannot be trusted."""
+
+
+class Split(NamedTuple):
+    """Nodes (transductive) or graphs (inductive) for training, selection and the final test: int64 index tensors."""
+
+    train: Tensor
+    val: Tensor
+    test: Tensor
+
+    def sizes(self) -> dict[str, int]:
+        """Number of nodes or graphs in each part."""
+        return {name: len(part) for name, part in self._asdict().items()}
+
+
+@dataclass(frozen=True)
+class GraphData:
+    """One or several graphs as plain tensors on the CPU.
+
+    x: [N, F] float32. edge_index: [2, E] int64, sorted by destination, no duplicates, symmetric with self-loops; empty
+    for point clouds, whose edges the model draws. y: [N] or [G] int64, or [N, C] float32 in {0, 1}. graph_ptr: [G + 1]
+    int64, first node of each graph. split: the canonical split where the data set has one. num_classes: C.
+    """
+
+    x: Tensor
+    edge_index: Tensor
+    y: Tensor
+    graph_ptr: Tensor
+    task_name: TaskName
+    setting: Setting
+    num_classes: int
+    split: Split | None = None
+
+    def __post_init__(self) -> None:
+        problem = self._problem()
+        if problem:
+            raise DataError(problem)
+
+    @property
+    def task(self) -> Task:
+        """The task: loss, metric and decision rule."""
+        return TASKS[self.task_name]
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes in all graphs together."""
+        return len(self.x)
+
+    @property
+    def num_graphs(self) -> int:
+        """Number of graphs."""
+        return len(self.graph_ptr) - 1
+
+    @cached_property
+    def edge_ptr(self) -> Tensor:
+        """[G + 1] int64: first edge of each graph (edges are sorted by destination, so graphs are contiguous)."""
+        return torch.searchsorted(self.edge_index[1].contiguous(), self.graph_ptr)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the content, the same on every machine."""
+        total = hashlib.sha256()
+        for name, array in _arrays(self).items():
+            total.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
+            total.update(np.ascontiguousarray(array).tobytes())
+        return total.hexdigest()
+
+    def graph(self, index: int) -> "GraphData":
+        """One graph by itself, its nodes renumbered from 0."""
+        start, stop = self.graph_ptr[index].item(), self.graph_ptr[index + 1].item()
+        first, last = self.edge_ptr[index].item(), self.edge_ptr[index + 1].item()
+        rows = slice(index, index + 1) if self.task.level == "graph" else slice(start, stop)
+        return replace(
+            self,
+            x=self.x[start:stop],
+            edge_index=self.edge_index[:, first:last] - start,
+            y=self.y[rows],
+            graph_ptr=torch.tensor([0, stop - start]),
+            split=None,
+        )
+
+    def _problem(self) -> str | None:
+        n, (source, destination) = len(self.x), self.edge_index
+        rows = self.num_graphs if self.task.level == "graph" else n
+        checks = {
+            "x must be [N, F] float32": self.x.ndim == 2 and self.x.dtype == torch.float32,
+            "x must be finite": bool(torch.isfinite(self.x).all()),
+            "edge_index must be int64": self.edge_index.dtype == torch.int64,
+            "edge_index must name nodes of x": not len(source) or (0 <= int(self.edge_index.min()) and int(self.edge_index.max()) < n),
+            "edge_index must be sorted by destination": bool((destination.diff() >= 0).all()),
+            f"y must have one row for each {self.task.level}": len(self.y) == rows,
+            "graph_ptr must start at 0, grow, and end at N": int(self.graph_ptr[0]) == 0
+            and int(self.graph_ptr[-1]) == n
+            and bool((self.graph_ptr.diff() > 0).all()),
+        }
+        return next((f"GraphData: {rule}" for rule, holds in checks.items() if not holds), None)
+
+
+class Dataset:
+    """One subclass per file in ``datasets/``.
+
+    A subclass states its task, setting, source and licence, its parameters, how to ``load`` and, where the split is
+    redrawn for every seed, how to ``draw_split``.
+    """
+
+    task: ClassVar[TaskName]
+    setting: ClassVar[Setting]
+    dynamic: ClassVar[bool] = False  # no edges of its own: the model draws them
+    source: ClassVar[str]
+    licence: ClassVar[str]
+
+    class Params(Parameters):
+        """No parameters."""
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+
+    def __init_subclass__(cls) -> None:
+        for name in ("task", "setting", "source", "licence"):
+            if not hasattr(cls, name):
+                raise TypeError(f"data set {cls.__name__} states no {name}")
+
+    def load(self) -> GraphData:
+        """The whole data set."""
+        raise NotImplementedError(f"{type(self).__name__}.load")
+
+    def draw_split(self, data: GraphData, random: torch.Generator) -> Split:
+        """A split for one seed. Only where there is no canonical one."""
+        raise NotImplementedError(f"{type(self).__name__}.draw_split")
+
+    @property
+    def resplit(self) -> bool:
+        """Whether the split is redrawn for every seed."""
+        return type(self).draw_split is not Dataset.draw_split
+
+    def split(self, data: GraphData, seed: int) -> Split:
+        """The split of one seed: the canonical one, or drawn from the scope (seed, "split")."""
+        parts = self.draw_split(data, generator(seed, "split")) if self.resplit else data.split
+        if parts is None:
+            raise DataError(f"{type(self).__name__}: no canonical split, and draw_split is not defined")
+        if len(torch.cat(parts).unique()) != sum(map(len, parts)):
+            raise DataError(f"{type(self).__name__}: the parts of the split overlap")
+        return parts
+
+
+def symmetric_with_loops(source: Tensor, destination: Tensor, num_nodes: int) -> Tensor:
+    """Edges made symmetric, with one self-loop a node, without duplicates: [2, E] int64 sorted by destination."""
+    loops = torch.arange(num_nodes)
+    rows, columns = torch.cat([source, destination, loops]), torch.cat([destination, source, loops])
+    code = torch.unique(columns * num_nodes + rows)
+    return torch.stack([code % num_nodes, code // num_nodes])
+
+
+def write_data(folder: Path, name: str, dataset: Dataset, data: GraphData) -> None:
+    """Write ``data.npz`` (arrays, no pickle) and ``data.json`` (what it is, counts, digest) into ``folder``."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **_arrays(data))  # type: ignore[arg-type]
+    write_atomically(folder / "data.npz", buffer.getvalue())
+    card = {
+        "name": name,
+        "source": dataset.source,
+        "licence": dataset.licence,
+        "params": dataset.params.model_dump(mode="json"),
+        "task": data.task_name,
+        "setting": data.setting,
+        "resplit": dataset.resplit,
+        "nodes": data.num_nodes,
+        "edges": data.edge_index.shape[1],
+        "graphs": data.num_graphs,
+        "features": data.x.shape[1],
+        "classes": data.num_classes,
+        "digest": data.digest,
+    }
+    write_atomically(folder / "data.json", json.dumps(card, indent=1) + "\n")
+
+
+def read_data(folder: Path) -> GraphData:
+    """Read what ``write_data`` wrote. Raises DataError naming the file where it is damaged."""
+    path, card_path = folder / "data.npz", folder / "data.json"
+    again = "delete the folder and run snakemake again"
+    try:
+        card = json.loads(card_path.read_text())
+        with np.load(path, allow_pickle=False) as archive:
+            stored = {name: torch.from_numpy(archive[name]) for name in archive.files}
+    except (OSError, ValueError, BadZipFile, KeyError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); {again}") from error
+    parts = [stored.pop(f"split_{part}", None) for part in Split._fields]
+    split = Split(*parts) if all(part is not None for part in parts) else None  # type: ignore[arg-type]
+    data = GraphData(
+        **stored, task_name=card["task"], setting=card["setting"], num_classes=card["classes"], split=split
+    )
+    if data.digest != card["digest"]:
+        raise DataError(f"{path}: its content does not match the digest in {card_path.name}; {again}")
+    return data
+
+
+def _arrays(data: GraphData) -> dict[str, np.ndarray]:
+    arrays = {f.name: getattr(data, f.name) for f in fields(data) if isinstance(getattr(data, f.name), Tensor)}
+    if data.split:
+        arrays |= {f"split_{name}": part for name, part in data.split._asdict().items()}
+    return {name: value.numpy() for name, value in sorted(arrays.items())}
+

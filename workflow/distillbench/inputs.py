@@ -1,0 +1,196 @@
+"""What a training or evaluation step is fed: batches of graphs, with the frozen teacher's outputs for them.
+
+A transductive data set is one batch; of an inductive one, batches are sets of graphs. The teacher's outputs are computed
+once for all the graphs that students train on, and cut to each batch, so a student's step runs no teacher forward.
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distillbench.backends.base import Backend, Graph
+from distillbench.data import GraphData
+from distillbench.models import Output
+from distillbench.record import write_atomically
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input. rows: [M] int64, the rows of the logits that count (all of them for sets of graphs)."""
+
+    graph: Graph
+    x: Tensor
+    y: Tensor
+    rows: Tensor
+    graph_ids: Tensor
+
+
+class Inputs:
+    """Batches of a data set for one backend and device, built from per-graph graphs of the library itself."""
+
+    def __init__(self, data: GraphData, backend: Backend, device: torch.device, batch_size: int) -> None:
+        self.data, self.backend, self.device, self.batch_size = data, backend, device, batch_size
+        self._whole: Graph | None = None
+        self._graphs: dict[int, Graph] = {}
+        self._fixed: dict[tuple[int, ...], list[Batch]] = {}
+
+    @property
+    def transductive(self) -> bool:
+        """Whether the one graph holds all parts of the split."""
+        return self.data.setting == "transductive"
+
+    def shuffled(self, part: Tensor, random: torch.Generator) -> Iterator[Batch]:
+        """Batches for one epoch of training on ``part``: in random order, or the whole graph."""
+        order = part if self.transductive else part[torch.randperm(len(part), generator=random)]
+        yield from self._batches(order)
+
+    def ordered(self, part: Tensor) -> list[Batch]:
+        """Batches for evaluation, in order; kept, since every epoch asks for them."""
+        key = tuple(part.tolist())
+        if key not in self._fixed:
+            self._fixed[key] = list(self._batches(part))
+        return self._fixed[key]
+
+    def _batches(self, part: Tensor) -> Iterator[Batch]:
+        if self.transductive:
+            yield self._all(part)
+            return
+        for ids in part.split(self.batch_size):
+            yield self._set_of_graphs(ids)
+
+    def _all(self, rows: Tensor) -> Batch:
+        if self._whole is None:
+            self._whole = self.backend.graph(self.data, self.device)
+            self._x, self._y = self.data.x.to(self.device), self.data.y.to(self.device)
+        return Batch(self._whole, self._x, self._y, rows.to(self.device), torch.tensor([0]))
+
+    def _set_of_graphs(self, ids: Tensor) -> Batch:
+        nodes, _ = ranges(self.data.graph_ptr, ids)
+        y = self.data.y[ids if self.data.task.level == "graph" else nodes]
+        graph = self.backend.batch([self._graph(i) for i in ids.tolist()])
+        rows = torch.arange(len(y), device=self.device)
+        return Batch(graph, self.data.x[nodes].to(self.device), y.to(self.device), rows, ids)
+
+    def _graph(self, index: int) -> Graph:
+        if index not in self._graphs:
+            self._graphs[index] = self.backend.graph(self.data.graph(index), self.device)
+        return self._graphs[index]
+
+
+def ranges(ptr: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of the concatenated ranges ptr[i]:ptr[i+1] for i in ``ids``, and the ptr of the result."""
+    sizes = ptr.diff()[ids]
+    new_ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+    offset = (ptr[ids] - new_ptr[:-1]).repeat_interleave(sizes)
+    return torch.arange(int(new_ptr[-1])) + offset, new_ptr
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batches: list[Batch]) -> tuple[Tensor, Tensor]:
+    """Logits and labels of the rows that count, in evaluation mode: [M, C] and [M] or [M, C]."""
+    model.eval()
+    parts = [(model(batch.graph, batch.x).logits[batch.rows], batch.y[batch.rows]) for batch in batches]
+    return torch.cat([logits for logits, _ in parts]), torch.cat([y for _, y in parts])
+
+
+@dataclass(frozen=True)
+class TeacherOutputs:
+    """The frozen teacher's outputs for the graphs that students train on, as if they were one graph.
+
+    ids: [G] those graphs, ascending; ptr: [G + 1] first node of each. logits: [N, C] or [G, C]; hidden: [N, D_l] per
+    layer. edge_index: [2, E], the graphs' own edges. edges: [2, E_l] per layer where the model drew them (dynamic
+    graphs), else None. precomputed: per-node or per-edge tensors of a method.
+    """
+
+    ids: Tensor
+    ptr: Tensor
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+    edge_index: Tensor
+    edges: tuple[Tensor, ...] | None = None
+    precomputed: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Output:
+        """All of it."""
+        return Output(self.logits, self.hidden, self.edges or (self.edge_index,) * len(self.hidden))
+
+    def of(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
+        """The part for one batch of graphs, and its part of what was precomputed, on the batch's device."""
+        device = batch.x.device
+        places = torch.searchsorted(self.ids, batch.graph_ids)
+        nodes, ptr = ranges(self.ptr, places)
+        per_node = len(self.logits) == int(self.ptr[-1])
+        logits = self.logits[nodes if per_node else places].to(device)
+        hidden = tuple(h[nodes].to(device) for h in self.hidden)
+        if self.edges is None:
+            edges = (batch.graph.edge_index,) * len(hidden)
+        else:
+            edges = tuple(_cut(drawn, self.ptr, places, ptr).to(device) for drawn in self.edges)
+        if self.precomputed:
+            edge_rows, _ = ranges(_edge_ptr(self.edge_index, self.ptr), places)
+        # where there are as many edges as nodes each node has just its self-loop, and both kinds of rows are the same
+        precomputed = {
+            name: value[nodes if len(value) == int(self.ptr[-1]) else edge_rows].to(device)
+            for name, value in self.precomputed.items()
+        }
+        return Output(logits, hidden, edges), precomputed
+
+
+def teacher_outputs(model: nn.Module, inputs: Inputs, part: Tensor) -> TeacherOutputs:
+    """Run the frozen teacher once over the graphs of ``part`` (transductive: over the whole graph)."""
+    model.eval()
+    data = inputs.data
+    ids = torch.tensor([0]) if inputs.transductive else part.sort().values
+    with torch.no_grad():
+        outputs = [(batch, model(batch.graph, batch.x)) for batch in inputs.ordered(ids)]
+    nodes, ptr = ranges(data.graph_ptr, ids)
+    layers = range(len(outputs[0][1].hidden))
+    drawn = any(out.edge_index[layer] is not batch.graph.edge_index for batch, out in outputs for layer in layers)
+    starts = [0, *torch.tensor([batch.graph.num_nodes for batch, _ in outputs]).cumsum(0).tolist()]
+    return TeacherOutputs(
+        ids=ids,
+        ptr=ptr,
+        logits=torch.cat([out.logits for _, out in outputs]).cpu(),
+        hidden=tuple(torch.cat([out.hidden[layer] for _, out in outputs]).cpu() for layer in layers),
+        edge_index=_cut(data.edge_index, data.graph_ptr, ids, ptr),
+        edges=tuple(
+            torch.cat([out.edge_index[layer].cpu() + start for (_, out), start in zip(outputs, starts, strict=False)], 1)
+            for layer in layers
+        )
+        if drawn
+        else None,
+    )
+
+
+def save_outputs(path: Path, outputs: TeacherOutputs) -> None:
+    """Write teacher outputs atomically; edges take 4 bytes a node number."""
+    content = {f.name: getattr(outputs, f.name) for f in fields(outputs) if f.name != "precomputed"}
+    content["edges"] = outputs.edges and tuple(edges.int() for edges in outputs.edges)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_outputs(path: Path) -> TeacherOutputs:
+    """Read what ``save_outputs`` wrote; never unpickles code."""
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    content["edges"] = content["edges"] and tuple(edges.long() for edges in content["edges"])
+    return TeacherOutputs(**content)
+
+
+def _edge_ptr(edge_index: Tensor, ptr: Tensor) -> Tensor:
+    return torch.searchsorted(edge_index[1].contiguous(), ptr)
+
+
+def _cut(edge_index: Tensor, ptr: Tensor, places: Tensor, new_ptr: Tensor) -> Tensor:
+    """The edges of the graphs at ``places``, renumbered as those graphs' nodes are in ``new_ptr``."""
+    edge_ptr = _edge_ptr(edge_index, ptr)
+    rows, _ = ranges(edge_ptr, places)
+    shift = (new_ptr[:-1] - ptr[places]).repeat_interleave(edge_ptr.diff()[places])
+    return edge_index[:, rows] + shift

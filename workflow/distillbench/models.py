@@ -1,0 +1,237 @@
+"""The models, on any backend: layers are the library's own, everything around them is written once, here.
+
+Weights have names common to all libraries and are initialised by name, so one seed gives equal weights everywhere and a
+difference between libraries is a finding, not an accident.
+"""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distillbench.backends.base import Backend, Graph
+from distillbench.seeds import generator
+from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
+
+Spec = LayeredSpec | GATSpec | DGCNNSpec
+
+
+class Output(NamedTuple):
+    """What a model computes, as the distillation methods see it.
+
+    logits: [N, C], or [G, C] for graph-level tasks. hidden: one [N, D_l] tensor per hidden layer, before the
+    activation. edge_index: the edges used by each hidden layer ([2, E_l]; dynamic graphs differ from layer to layer);
+    empty tensors for an MLP, which uses none.
+    """
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+    edge_index: tuple[Tensor, ...]
+
+    def detached(self) -> "Output":
+        """The same, outside of any autograd graph."""
+        return Output(self.logits.detach(), tuple(h.detach() for h in self.hidden), self.edge_index)
+
+
+class GNN(nn.Module):
+    """A model as its spec says: GAT, GCN, SAGE, GIN, MLP or DGCNN.
+
+    ``GNN(spec, backend, d_in, d_out)(graph, x [N, d_in]) -> Output``.
+    """
+
+    def __init__(self, spec: Spec, backend: Backend, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.spec = spec
+        body = _DGCNN if isinstance(spec, DGCNNSpec) else _Layers
+        self.body = body(spec, backend, d_in, d_out)  # type: ignore[arg-type]
+
+    def forward(self, graph: Graph, x: Tensor) -> Output:
+        """See the class."""
+        out: Output = self.body(graph, x)
+        return out
+
+
+class _Layers(nn.Module):
+    """GAT, GCN, SAGE, GIN, MLP: convolutions one after another, with an optional linear residual from the second on."""
+
+    def __init__(self, spec: LayeredSpec | GATSpec, backend: Backend, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.activation = {"relu": F.relu, "elu": F.elu, "leaky_relu": F.leaky_relu}[spec.activation]
+        widths = [spec.hidden] * spec.layers if spec.readout else [spec.hidden] * (spec.layers - 1) + [d_out]
+        heads = spec.heads_per_layer if isinstance(spec, GATSpec) else (1,) * spec.layers
+        self.convs, self.residuals = nn.ModuleList(), nn.ModuleDict()
+        for layer, (width, count) in enumerate(zip(widths, heads, strict=True)):
+            self.convs.append(_conv(spec, backend, d_in, width, count))
+            if spec.residual and layer > 0:
+                self.residuals[str(layer)] = nn.Linear(d_in, width * count, bias=False)
+            d_in = width * count
+        if spec.readout:
+            self.classifier = nn.Linear(d_in, d_out)
+
+    def forward(self, graph: Graph, x: Tensor) -> Output:
+        hidden = []
+        for layer, conv in enumerate(self.convs):
+            x = F.dropout(x, self.spec.dropout, self.training)
+            out = conv(graph, x)
+            if str(layer) in self.residuals:
+                out = out + self.residuals[str(layer)](x).view_as(out)
+            if layer == len(self.convs) - 1 and not self.spec.readout:
+                logits = out.mean(dim=1) if out.ndim == 3 else out
+                break
+            hidden.append(out.flatten(1))
+            x = self.activation(hidden[-1])
+        else:
+            logits = self.classifier(_pool(x, graph, self.spec.readout or "mean"))
+        edges = graph.edge_index if self.spec.model != "mlp" else graph.edge_index[:, :0]
+        return Output(logits, tuple(hidden), (edges,) * len(hidden))
+
+
+def _conv(spec: LayeredSpec | GATSpec, backend: Backend, d_in: int, d_out: int, heads: int) -> nn.Module:
+    if isinstance(spec, GATSpec):
+        return backend.conv("gat", d_in, d_out, heads=heads, negative_slope=spec.negative_slope)
+    if spec.model == "mlp":
+        return _NodeLinear(d_in, d_out)
+    if spec.model == "gin":
+        layers = [nn.Linear(d_in, d_out), nn.BatchNorm1d(d_out), nn.ReLU(), nn.Linear(d_out, d_out)]
+        return backend.conv("gin", d_in, d_out, nn=nn.Sequential(*layers))
+    return backend.conv(spec.model, d_in, d_out)
+
+
+class _NodeLinear(nn.Linear):
+    """A layer of an MLP: the graph is not touched."""
+
+    def forward(self, graph: Graph, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x)
+
+
+class _DGCNN(nn.Module):
+    """Wang et al., Dynamic Graph CNN for Learning on Point Clouds, TOG 2019 (classification network)."""
+
+    def __init__(self, spec: DGCNNSpec, backend: Backend, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.spec, self.backend = spec, backend
+        self.convs = nn.ModuleList()
+        for width in spec.widths:
+            self.convs.append(backend.conv("edge", d_in, width))
+            d_in = width
+        self.embedding = nn.Linear(sum(spec.widths), spec.embedding, bias=False)
+        self.norm = nn.BatchNorm1d(spec.embedding)
+        head: OrderedDict[str, nn.Module] = OrderedDict()
+        d_in = 2 * spec.embedding
+        for layer, width in enumerate(spec.head):
+            # as in the authors' network: no bias in the first layer of the head, bias in the others
+            head[f"linear{layer}"] = nn.Linear(d_in, width, bias=layer > 0)
+            head[f"norm{layer}"] = nn.BatchNorm1d(width)
+            head[f"activation{layer}"] = nn.LeakyReLU(spec.negative_slope)
+            head[f"dropout{layer}"] = nn.Dropout(spec.dropout)
+            d_in = width
+        head["classifier"] = nn.Linear(d_in, d_out)
+        self.head = nn.Sequential(head)
+
+    def forward(self, graph: Graph, x: Tensor) -> Output:
+        hidden, edges, activated = [], [], []
+        for conv in self.convs:
+            edges.append(nearest_neighbours(x, graph.ptr, self.spec.k))
+            hidden.append(conv(self.backend.with_edges(graph, edges[-1]), x))
+            x = F.leaky_relu(hidden[-1], self.spec.negative_slope)
+            activated.append(x)
+        x = self.norm(self.embedding(torch.cat(activated, dim=1)))
+        x = F.leaky_relu(x, self.spec.negative_slope)
+        logits = self.head(torch.cat([_pool(x, graph, "max"), _pool(x, graph, "mean")], dim=1))
+        return Output(logits, tuple(hidden), tuple(edges))
+
+
+@torch.no_grad()
+def nearest_neighbours(x: Tensor, ptr: Tensor, k: int) -> Tensor:
+    """The k nearest nodes of the same graph for every node, itself included, by Euclidean distance of ``x`` [N, D].
+
+    Returns [2, N·k] int64 (neighbour, node), sorted by node. Distances of one batch are in memory at a time, [G, P, P].
+
+    Raises:
+        ValueError: a graph has fewer than k nodes.
+    """
+    sizes = ptr.diff()
+    smallest, largest = int(sizes.min()), int(sizes.max())
+    if k > smallest:
+        raise ValueError(f"k: {k} neighbours asked for, but a graph has only {smallest} nodes")
+    first = ptr[:-1].to(x.device)
+    if smallest == largest:
+        near = torch.cdist(*[x.view(len(sizes), largest, -1)] * 2).topk(k, largest=False).indices
+        near = near + first[:, None, None]
+    else:
+        place = torch.arange(largest, device=x.device)
+        real = place < sizes.to(x.device)[:, None]
+        dense = x.new_zeros(len(sizes), largest, x.shape[1])
+        dense[real] = x
+        distance = torch.cdist(dense, dense).masked_fill(~real[:, None, :], torch.inf)
+        near = (distance.topk(k, largest=False).indices + first[:, None, None])[real]
+    node = torch.arange(len(x), device=x.device).repeat_interleave(k)
+    return torch.stack([near.reshape(-1), node])
+
+
+def _pool(x: Tensor, graph: Graph, how: str) -> Tensor:
+    """[G, D]: mean or max over the nodes of each graph."""
+    sizes = graph.ptr.diff()
+    if int(sizes.min()) == int(sizes.max()):
+        cloud = x.view(len(sizes), -1, x.shape[1])
+        return cloud.amax(dim=1) if how == "max" else cloud.mean(dim=1)
+    reduce = {"max": "amax", "mean": "mean"}[how]
+    index = graph.graph_of_node[:, None].expand_as(x)
+    return x.new_zeros(len(sizes), x.shape[1]).scatter_reduce(0, index, x, reduce, include_self=False)
+
+
+def canonical_names(model: nn.Module) -> dict[str, str]:
+    """From the names common to all libraries to this library's names, for every parameter and buffer of a model."""
+    renamed = {}
+    convs = {f"{name}.layer.": module.canonical for name, module in model.named_modules() if hasattr(module, "canonical")}
+    for own in model.state_dict():
+        prefix = next((p for p in convs if own.startswith(p)), None)
+        common = own
+        if prefix:
+            local = own.removeprefix(prefix)
+            match = next((p for p in convs[prefix] if local == p or local.startswith(f"{p}.")), None)
+            local = convs[prefix][match] + local.removeprefix(match) if match else local
+            common = prefix.removesuffix("layer.") + local
+        renamed[common] = own
+    return renamed
+
+
+def canonical_state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of a model's parameters and buffers under their common names."""
+    state = model.state_dict()
+    return {common: state[own].detach().clone() for common, own in canonical_names(model).items() if not own.endswith(".eps")}
+
+
+def load_canonical(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load weights saved by ``canonical_state``, from either library. Raises KeyError where a name is missing."""
+    own_state = model.state_dict()
+    for common, own in canonical_names(model).items():
+        if not own.endswith(".eps"):  # a constant, which PyG and DGL shape differently
+            own_state[own].copy_(state[common])
+
+
+def initialise(model: nn.Module, seed: int, scope: str) -> None:
+    """Draw initial weights by name: Glorot-uniform matrices and attention vectors, zero biases, unit batch norms.
+
+    Each parameter has its own generator from (seed, scope, name), so neither the library's order of construction nor
+    its defaults matter.
+    """
+    parameters = dict(model.named_parameters())
+    for common, own in canonical_names(model).items():
+        if own not in parameters:
+            continue
+        parameter = parameters[own].data
+        if parameter.ndim >= 2:
+            bound = (6 / (parameter.shape[-2] + parameter.shape[-1])) ** 0.5
+            random = generator(seed, scope, common)
+            parameter.copy_(torch.rand(parameter.shape, generator=random) * 2 * bound - bound)
+        else:
+            parameter.fill_(1.0 if common.endswith("weight") else 0.0)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

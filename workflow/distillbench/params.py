@@ -1,0 +1,49 @@
+"""Vocabulary of a plug-in's declaration: tasks, parameters, layer pairs. Imports no torch.
+
+What a method or data set declares about itself (tasks, needs, parameters) is read when the DAG is built, where torch
+must not be imported; so a declaration may use pydantic, typing and this module only (see plugins.declaration).
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+TaskName = Literal["multiclass", "multilabel", "graph-multiclass"]
+Setting = Literal["transductive", "inductive"]
+Requirement = Literal["logits", "hidden", "edges", "labels"]
+Kernel = Literal["l2", "linear", "polynomial", "rbf", "cosine"]
+
+SINGLE_LABEL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "graph-multiclass"})
+NODE_TASKS: frozenset[TaskName] = frozenset({"multiclass", "multilabel"})
+ALL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "multilabel", "graph-multiclass"})
+
+
+class LayerPair(NamedTuple):
+    """Hidden layers to match, counted from 0 or, negative, from the last hidden layer."""
+
+    student: int
+    teacher: int
+
+
+class Parameters(BaseModel):
+    """Base of every plug-in's ``Params`` and of the config: immutable, and a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r}{suggestion(key, cls.model_fields)}")
+        return values
+
+
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """``: did you mean 'x'?`` where something is near, else the list of what there is."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f": did you mean {near[0]!r}?" if near else f": choose from {', '.join(known) or 'none'}"

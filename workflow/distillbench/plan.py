@@ -1,0 +1,312 @@
+"""The plan: which runs a config asks for, where their files are, and what each depends on. Imports no torch.
+
+The DAG asks the plan for everything it needs to know; the paths of results are defined here and nowhere else.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from distillbench.backends import missing_reason
+from distillbench.config import Config, ConfigError, DatasetConfig, Pair, name_files, read_config
+from distillbench.params import suggestion
+from distillbench.plugins import Declaration, PluginError, declaration, find
+from distillbench.specs import predicts_graphs, uses_edges
+
+PACKAGE = Path(__file__).parent
+TEACHER = "teacher"
+# what a training run's result depends on: inputs of the rules and part of every record's key
+MODEL_SOURCES = ("data.py", "seeds.py", "specs.py", "tasks.py", "backends/base.py", "models.py", "inputs.py", "train.py")
+METHOD_SOURCES = ("method.py", "structure.py")
+
+
+class Cell(NamedTuple):
+    """What is compared within one row group of the tables: a pair on a data set with a library."""
+
+    dataset: str
+    backend: str
+    pair: str
+
+
+class Paths:
+    """Where everything is, below the results folder."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def data(self, dataset: str) -> Path:
+        """Folder of a data set: data.npz, data.json."""
+        return self.root / "data" / dataset
+
+    def runs(self, cell: Cell, method: str) -> Path:
+        """Folder of the runs of one method, or of the teacher: seed-*.json, .history.csv, .pt; records-*.json."""
+        if method == TEACHER:
+            return self.root / "teachers" / Path(*cell)
+        return self.root / "runs" / Path(*cell) / method
+
+    def shard(self, cell: Cell, method: str, shard: int) -> Path:
+        """The file the DAG declares for one job: the records of its seeds."""
+        return self.runs(cell, method) / f"records-{shard}.json"
+
+    def profile(self, cell: Cell, role: str) -> Path:
+        """A model's runtime profile."""
+        return self.root / "profiles" / Path(*cell) / f"{role}.json"
+
+
+class Plan:
+    """Everything a config asks for. Building it checks what can be checked without training anything.
+
+    Raises:
+        ConfigError: bad value, unknown name, or a method that cannot apply to a task or a pair; the message names the
+            file, the key, the value and the nearest valid one.
+    """
+
+    def __init__(self, config: Config, files: Sequence[str | Path] = (), root: Path = Path()) -> None:
+        self.config, self.files, self.root = config, files, root
+        self.paths = Paths(config.results)
+        problems = [problem for check in (self._check_names, self._check_pairs) for problem in check()]
+        if problems:
+            raise ConfigError(f"{name_files(files)}:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+    # what there is
+
+    @cached_property
+    def missing(self) -> dict[str, str]:
+        """Backends that were asked for and are not installed, with the reason."""
+        reasons = {backend: missing_reason(backend) for backend in self.config.backends}
+        return {backend: reason for backend, reason in reasons.items() if reason}
+
+    @cached_property
+    def all_cells(self) -> list[Cell]:
+        """Every cell of the config."""
+        return [
+            Cell(dataset, backend, pair)
+            for dataset, entry in self.config.datasets.items()
+            for backend in self.config.backends
+            for pair in entry.pairs
+        ]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells that can run here."""
+        return [cell for cell in self.all_cells if cell.backend not in self.missing]
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the variants, in the order of the config."""
+        return list(self.config.methods)
+
+    @property
+    def shards(self) -> list[int]:
+        """Numbers of the jobs that the seeds are divided into."""
+        return list(range(-(-self.config.seeds // self.config.execution.seeds_per_job)))
+
+    def seeds(self, shard: int) -> list[int]:
+        """Seeds of one job. A shard keeps its seeds when more are asked for, so old jobs stay as they are."""
+        size = self.config.execution.seeds_per_job
+        return list(range(shard * size, min((shard + 1) * size, self.config.seeds)))
+
+    def shard_files(self, dataset: str | None = None) -> list[str]:
+        """All files of records, teachers first within a cell."""
+        return [
+            str(self.paths.shard(cell, method, shard))
+            for cell in self.cells
+            if dataset in (None, cell.dataset)
+            for method in (TEACHER, *self.methods)
+            for shard in self.shards
+        ]
+
+    def profile_files(self) -> list[str]:
+        """All profiles."""
+        return [
+            str(self.paths.profile(cell, role))
+            for cell in (self.cells if self.config.profile else [])
+            for role in (TEACHER, "student")
+        ]
+
+    # what each depends on
+
+    def data_params(self, dataset: str) -> dict[str, Any]:
+        """Parameters of the rule that writes a data set."""
+        return {"name": dataset, "params": self._dataset_params(dataset).model_dump(mode="json")}
+
+    def teacher_params(self, cell: Cell, shard: int) -> dict[str, Any]:
+        """Everything that decides the teachers' results, and the seeds to train."""
+        pair = self._pair(cell)
+        return {
+            **self._run_params(cell, shard),
+            "model": pair.teacher.model_dump(mode="json"),
+            "training": (pair.teacher_training or pair.training).model_dump(mode="json"),
+        }
+
+    def student_params(self, cell: Cell, method: str, shard: int) -> dict[str, Any]:
+        """Everything that decides the students' results, and the seeds to train."""
+        pair = self._pair(cell)
+        return {
+            **self._run_params(cell, shard),
+            "model": pair.student.model_dump(mode="json"),
+            "training": pair.training.model_dump(mode="json"),
+            "teacher_model": pair.teacher.model_dump(mode="json"),
+            "protocol": self.config.protocol.model_dump(mode="json"),
+            "method": {"name": method, "params": self._method_params(method).model_dump(mode="json")},
+        }
+
+    def profile_params(self, cell: Cell) -> dict[str, Any]:
+        """The two models to profile."""
+        pair = self._pair(cell)
+        models = {"teacher": pair.teacher.model_dump(mode="json"), "student": pair.student.model_dump(mode="json")}
+        return {"models": models, "batch_size": pair.training.batch_size}
+
+    def dataset_file(self, dataset: str) -> str:
+        """The plug-in file of a data set."""
+        return str(self._dataset_declaration(dataset).path)
+
+    def method_file(self, method: str) -> str:
+        """The plug-in file of a method variant."""
+        return str(self._method_declaration(method).path)
+
+    def teacher_sources(self, dataset: str, backend: str) -> list[str]:
+        """Source files that a teacher's result depends on."""
+        names = (*MODEL_SOURCES, f"backends/{backend}.py")
+        return [os.path.relpath(PACKAGE / name) for name in names] + [self.dataset_file(dataset)]
+
+    def student_sources(self, dataset: str, backend: str, method: str) -> list[str]:
+        """Source files that a student's result depends on."""
+        own = [os.path.relpath(PACKAGE / name) for name in METHOD_SOURCES] + [self.method_file(method)]
+        return self.teacher_sources(dataset, backend) + own
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """Cells that cannot run here, with the reason: the tables show them."""
+        return [{**cell._asdict(), "reason": self.missing[cell.backend]} for cell in self.all_cells if cell.backend in self.missing]
+
+    # inside
+
+    def _folders(self, kind: str) -> list[Path]:
+        return [self.root / f"{kind}s", *[Path(folder) for folder in self.config.plugins]]
+
+    def _entry(self, dataset: str) -> DatasetConfig:
+        return self.config.datasets[dataset]
+
+    def _pair(self, cell: Cell) -> Pair:
+        return self._entry(cell.dataset).pairs[cell.pair]
+
+    def _run_params(self, cell: Cell, shard: int) -> dict[str, Any]:
+        return {
+            **cell._asdict(),
+            "seeds": self.seeds(shard),
+            "run_seconds": self.config.execution.run_seconds,
+            "dataset_params": self._dataset_params(cell.dataset).model_dump(mode="json"),
+        }
+
+    def _dataset_declaration(self, name: str) -> Declaration:
+        file = self._entry(name).dataset or name
+        return _declared("dataset", file, tuple(self._folders("dataset")))
+
+    def _method_declaration(self, name: str) -> Declaration:
+        file = self.config.methods[name].get("method", name)
+        return _declared("method", file, tuple(self._folders("method")))
+
+    def _dataset_params(self, name: str) -> Any:
+        return self._dataset_declaration(name).params(**self._entry(name).params)
+
+    def _method_params(self, name: str) -> Any:
+        given = {key: value for key, value in self.config.methods[name].items() if key != "method"}
+        return self._method_declaration(name).params(**given)
+
+    def _check_names(self) -> list[str]:
+        """Plug-ins that do not exist, parameters they do not have."""
+        problems = []
+        for section, names, read in (
+            ("datasets", self.config.datasets, self._dataset_params),
+            ("methods", self.config.methods, self._method_params),
+        ):
+            for name in names:
+                try:
+                    read(name)
+                except PluginError as error:
+                    problems.append(f"{section}.{name}: {error}")
+                except ValidationError as error:
+                    problems += [_explain_params(f"{section}.{name}", e) for e in error.errors()]
+        if TEACHER in self.methods:
+            problems.append(f"methods.{TEACHER}: the name is taken by the teacher itself; choose another")
+        baseline = self.config.compare.baseline
+        if baseline not in self.config.methods:
+            problems.append(f"compare.baseline: unknown method {baseline!r}{suggestion(baseline, self.methods)}")
+        return problems
+
+    def _check_pairs(self) -> list[str]:
+        """Models that do not fit a task, methods that do not apply to a task or a pair."""
+        problems = []
+        for name, entry in self.config.datasets.items():
+            try:
+                dataset = self._dataset_declaration(name)
+                methods = {method: self._method_declaration(method) for method in self.methods}
+            except PluginError:
+                continue  # reported by _check_names
+            for pair_name, pair in entry.pairs.items():
+                where = f"datasets.{name}.pairs.{pair_name}"
+                problems += _check_models(where, pair, dataset)
+                for method, declared in methods.items():
+                    problems += [f"{where}: {problem}" for problem in self._check_method(method, declared, dataset, pair)]
+        return problems
+
+    def _check_method(self, name: str, method: Declaration, dataset: Declaration, pair: Pair) -> list[str]:
+        if dataset.task not in method.tasks:
+            return [
+                f"method {name!r} does not apply to {dataset.task} tasks (it applies to: {', '.join(sorted(method.tasks))}"
+                f"; {method.path})"
+            ]
+        problems = []
+        if "edges" in method.requires and not uses_edges(pair.teacher):
+            problems.append(f"method {name!r} needs the teacher's edges, and its teacher is an MLP")
+        try:
+            layers = getattr(self._method_params(name), "layers", ())
+        except ValidationError:
+            return problems  # reported by _check_names
+        for roles in layers:
+            for role, index, spec in (("student", roles[0], pair.student), ("teacher", roles[1], pair.teacher)):
+                depth = len(spec.hidden_dims)
+                if not -depth <= index < depth:
+                    problems.append(f"methods.{name}.layers: {role} layer {index}: the {role} has {depth} hidden layers")
+        return problems
+
+
+def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any, Declaration] = {}) -> Declaration:  # noqa: B006
+    path = find(kind, name, folders)
+    key = (kind, path, path.stat().st_mtime_ns)
+    if key not in _cache:
+        _cache[key] = declaration(kind, path)
+    return _cache[key]
+
+
+def _check_models(where: str, pair: Pair, dataset: Declaration) -> list[str]:
+    problems = []
+    dynamic = dataset.attributes.get("dynamic", False)
+    for role, spec in (("teacher", pair.teacher), ("student", pair.student)):
+        graph_level = dataset.task == "graph-multiclass"
+        if graph_level and not predicts_graphs(spec):
+            problems.append(f"{where}.{role}: {spec.model!r} predicts nodes, the task is {dataset.task}: set readout")
+        if not graph_level and predicts_graphs(spec):
+            problems.append(f"{where}.{role}: {spec.model!r} predicts graphs, the task is {dataset.task}")
+        if dynamic and spec.model not in ("dgcnn", "mlp"):
+            problems.append(f"{where}.{role}: {spec.model!r} needs edges, and the data set has none: use dgcnn or mlp")
+    return problems
+
+
+def _explain_params(where: str, error: Any) -> str:
+    place = ".".join([where, *map(str, error["loc"])])
+    message = error["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(error["input"], dict) else f"{error['input']!r}: "
+    return f"{place}: {given}{message}"
+
+
+def make_plan(values: dict[str, Any], files: Sequence[str | Path], root: Path) -> Plan:
+    """Check a config's values and plan its runs. ``root`` holds methods/ and datasets/. Raises ConfigError."""
+    return Plan(read_config(values, files), files, root)
+
+
+

@@ -1,0 +1,133 @@
+"""Methods and data sets as plug-ins: one file each, found by folder and loaded by path.
+
+By path, because a root package called ``datasets`` would shadow Hugging Face's, which mlflow imports lazily.
+
+A plug-in is read in two ways. ``load`` imports the file (and torch) and is what a training process does. ``declaration``
+reads what the file declares (tasks, needs, parameters, source) without importing torch, and is what the DAG is built
+from: of the file's one plug-in class it runs the class-level assignments and the nested ``Params``, nothing else.
+"""
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from distillbench.params import Parameters, suggestion
+
+Kind = Literal["method", "dataset"]
+
+_BASES: dict[Kind, tuple[str, str]] = {
+    "method": ("distillbench.method", "Method"),
+    "dataset": ("distillbench.data", "Dataset"),
+}
+_TORCH_FREE = {"distillbench.params", "pydantic", "typing", "enum", "annotated_types", "collections.abc"}
+
+
+class PluginError(ValueError):
+    """A plug-in that does not exist or breaks the contract; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a plug-in says of itself: its file, class-level attributes and parameter model."""
+
+    path: Path
+    name: str
+    attributes: dict[str, Any]
+    params: type[Parameters]
+    defines: frozenset[str]  # methods the class defines itself
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.attributes[name]
+        except KeyError:
+            raise AttributeError(f"{self.path}: declares no {name!r}") from None
+
+
+def find(kind: Kind, name: str, folders: Sequence[Path]) -> Path:
+    """The file of a plug-in: the first ``folder/name.py``. Raises PluginError naming the nearest one that exists."""
+    for folder in folders:
+        if (path := folder / f"{name}.py").is_file():
+            return path
+    known = available(folders)
+    searched = ", ".join(str(folder) for folder in folders)
+    raise PluginError(f"unknown {kind} {name!r}{suggestion(name, known)} (searched: {searched})")
+
+
+def available(folders: Sequence[Path]) -> list[str]:
+    """Names of all plug-ins in some folders; files starting with ``_`` are not plug-ins."""
+    return sorted({path.stem for folder in folders for path in folder.glob("*.py") if path.stem[0] not in "_."})
+
+
+def load(kind: Kind, path: Path) -> type[Any]:
+    """Import a plug-in's file and return its class. Raises PluginError where it has not exactly one."""
+    module_name, base_name = _BASES[kind]
+    base = getattr(importlib.import_module(module_name), base_name)
+    name = f"distillbench_{kind}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, base) and v.__module__ == name]
+    if len(found) != 1:
+        raise PluginError(f"{path}: defines {len(found)} subclasses of {base_name}, must be one")
+    return found[0]
+
+
+def declaration(kind: Kind, path: Path) -> Declaration:
+    """Read what a plug-in declares, without importing torch.
+
+    Raises:
+        PluginError: not exactly one plug-in class, a syntax error, or a declaration that uses more than pydantic, typing
+            and distillbench.params.
+    """
+    base_name = _BASES[kind][1]
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except SyntaxError as error:
+        raise PluginError(f"{path}: {error}") from error
+    found = [n for n in tree.body if isinstance(n, ast.ClassDef) and base_name in {ast.unparse(b) for b in n.bases}]
+    if len(found) != 1:
+        raise PluginError(f"{path}: defines {len(found)} subclasses of {base_name}, must be one")
+    plugin = found[0]
+    declared = [node for node in plugin.body if _declares(node)]
+    reduced = ast.ClassDef(plugin.name, bases=[], keywords=[], body=declared or [ast.Pass()], decorator_list=[])
+    if sys.version_info >= (3, 12):
+        reduced.type_params = []
+    module = ast.Module([*[node for node in tree.body if _torch_free(node)], reduced], type_ignores=[])
+    namespace: dict[str, Any] = {"__name__": f"distillbench_declaration_{path.stem}"}
+    try:
+        exec(compile(ast.fix_missing_locations(module), str(path), "exec"), namespace)
+    except Exception as error:
+        raise PluginError(
+            f"{path}: its declaration cannot be read ({type(error).__name__}: {error}); class attributes and Params may "
+            f"use only literals, {', '.join(sorted(_TORCH_FREE))}"
+        ) from error
+    attributes = {k: v for k, v in vars(namespace[plugin.name]).items() if not k.startswith("__")}
+    params = attributes.pop("Params", Parameters)
+    defines = frozenset(node.name for node in plugin.body if isinstance(node, ast.FunctionDef))
+    return Declaration(path, plugin.name, attributes, params, defines)
+
+
+def _declares(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign | ast.AnnAssign) or (isinstance(node, ast.ClassDef) and node.name == "Params")
+
+
+def _torch_free(node: ast.stmt) -> bool:
+    """Whether a top-level statement may be run: an import of the short list, or the assignment of a literal."""
+    if isinstance(node, ast.ImportFrom):
+        return node.module in _TORCH_FREE
+    if isinstance(node, ast.Import):
+        return all(alias.name in _TORCH_FREE for alias in node.names)
+    if isinstance(node, ast.Assign):
+        try:
+            ast.literal_eval(node.value)
+        except ValueError:
+            return False
+        return True
+    return False

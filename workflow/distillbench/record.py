@@ -1,0 +1,169 @@
+"""Records: one JSON file per run, the truth that every table, figure and MLflow page is a view of.
+
+A record is written once, atomically (write, fsync, rename), and carries a checksum of itself, so that a truncated or
+altered file is named instead of being read as a result. Importing this module imports no torch.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Status = Literal["ok", "diverged", "oom", "timeout", "skipped"]
+Role = Literal["teacher", "student"]
+SCHEMA = 1
+
+
+class RecordError(ValueError):
+    """A record file that cannot be trusted; the message names the file and what to do."""
+
+
+class Record(BaseModel):
+    """Everything there is to know about one run (one model, one seed).
+
+    ``val`` and ``test`` are fractions in [0, 1]; durations are seconds; ``started`` and ``ended`` are UTC, ISO 8601.
+    ``key`` identifies what determines the result (configuration, data and code digests, seed, and a student's teacher):
+    a stored run is reused only where the key agrees.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA
+    key: str
+    dataset: str
+    backend: str
+    pair: str
+    method: str  # the variant's name; "teacher" for a teacher
+    role: Role
+    seed: int
+    status: Status
+    reason: str = ""  # why the status is not "ok"
+    task: str
+    metric: str  # name of the metric: accuracy, micro_f1
+    resplit: bool = False  # the split is redrawn for every seed (Nadeau-Bengio applies)
+    split_sizes: dict[str, int] = Field(default_factory=dict)  # train, val, test: labelled nodes or graphs
+    val: float | None = None
+    test: float | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+    params: int | None = None  # number of trainable parameters of the model, without projectors
+    train_seconds: float | None = None
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)  # nested: model, training, method, dataset
+    environment: dict[str, Any] = Field(default_factory=dict)  # versions, machine, device, threads
+    digests: dict[str, str] = Field(default_factory=dict)  # data, code, weights, outputs
+    started: str = ""
+    ended: str = ""
+
+    @property
+    def run_id(self) -> str:
+        """Readable identity, unique within a results folder: ``digits/pyg/gat/lsp/3``."""
+        return f"{self.dataset}/{self.backend}/{self.pair}/{self.method}/{self.seed}"
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no insignificant space: equal values have equal text. NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 (hex) of the canonical JSON of ``parts``."""
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write ``content`` so that ``path`` holds either its old content or all of the new, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write one record with its checksum, atomically."""
+    write_atomically(path, json.dumps(_sealed(record), indent=1, sort_keys=True) + "\n")
+
+
+def read_record(path: Path) -> Record:
+    """Read one record. Raises RecordError naming the file where it is not a complete, unaltered record."""
+    return _unsealed(path, _parse(path))
+
+
+def write_shard(path: Path, records: list[Record]) -> None:
+    """Write the records of one job (a shard of seeds) into the one file that the DAG declares, atomically."""
+    write_atomically(path, json.dumps([_sealed(r) for r in records], indent=1, sort_keys=True) + "\n")
+
+
+def read_shard(path: Path) -> list[Record]:
+    """Read what write_shard wrote. Raises RecordError naming the file."""
+    content = _parse(path)
+    if not isinstance(content, list):
+        raise _corrupt(path, "not a list of records")
+    return [_unsealed(path, item) for item in content]
+
+
+def environment(backend: str | None, device: str, threads: int) -> dict[str, Any]:
+    """Versions and machine of this process, as stored in a record."""
+    packages = {"torch": "torch", "pyg": "torch-geometric", "dgl": "dgl"}
+    names = ["torch", *([packages[backend]] if backend in packages and backend != "torch" else [])]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "device": device,
+        "threads": threads,
+        **{name: metadata.version(name).split("+")[0] for name in names},
+    }
+
+
+def utc_now() -> str:
+    """The time now, UTC, ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _sealed(record: Record) -> dict[str, Any]:
+    content = record.model_dump(mode="json")
+    return {**content, "checksum": digest(content)}
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _corrupt(path, f"not valid JSON ({error})") from error
+
+
+def _unsealed(path: Path, content: Any) -> Record:
+    if not isinstance(content, dict):
+        raise _corrupt(path, "not a record")
+    fields = dict(content)
+    checksum = fields.pop("checksum", None)
+    if checksum != digest(fields):
+        raise _corrupt(path, "its checksum does not match its content")
+    try:
+        return Record(**fields)
+    except ValidationError as error:
+        raise _corrupt(path, f"not a record of this version ({error.errors()[0]['msg']})") from error
+
+
+def _corrupt(path: Path, reason: str) -> RecordError:
+    return RecordError(
+        f"{path}: corrupt record: {reason}. Delete the file and run snakemake again: "
+        "finished seeds that are intact are not trained again."
+    )

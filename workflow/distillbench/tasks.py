@@ -1,0 +1,58 @@
+"""Tasks: loss, decision rule and metric, the same for every method and library.
+
+The metrics are three lines each and tested against scikit-learn; torchmetrics would cost every training process more
+start-up time (5 s) than most runs take to train.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from distillbench.params import TaskName
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted and how it is scored.
+
+    ``loss(logits, y)`` is a mean over the rows; ``metric(logits, y)`` is a fraction in [0, 1] over all rows at once.
+    ``logits`` is [M, C]; ``y`` is [M] int64 (one class) or [M, C] float in {0, 1} (several labels).
+    """
+
+    name: TaskName
+    level: str  # "node" or "graph": what a row of the logits stands for
+    metric_name: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metric: Callable[[Tensor, Tensor], float]
+    multilabel: bool = False
+
+    def hide(self, y: Tensor, rows: Tensor) -> Tensor:
+        """A copy of ``y`` in which ``rows`` hold no label: -1, or NaN for several labels."""
+        hidden = y.clone()
+        hidden[rows] = float("nan") if self.multilabel else -1
+        return hidden
+
+
+def accuracy(logits: Tensor, y: Tensor) -> float:
+    """Share of rows whose largest logit is at the true class."""
+    return (logits.argmax(dim=-1) == y).double().mean().item()
+
+
+def micro_f1(logits: Tensor, y: Tensor) -> float:
+    """Micro-averaged F1 over all rows and labels; a label is predicted at probability 0.5 (logit 0).
+
+    0 where nothing is true and nothing predicted.
+    """
+    predicted, true = logits >= 0, y > 0.5
+    hits, marked = (predicted & true).sum().item(), predicted.sum().item() + true.sum().item()
+    return 2 * hits / marked if marked else 0.0
+
+
+TASKS: dict[str, Task] = {
+    "multiclass": Task("multiclass", "node", "accuracy", F.cross_entropy, accuracy),
+    "multilabel": Task("multilabel", "node", "micro_f1", F.binary_cross_entropy_with_logits, micro_f1, multilabel=True),
+    "graph-multiclass": Task("graph-multiclass", "graph", "accuracy", F.cross_entropy, accuracy),
+}
+
