@@ -188,6 +188,7 @@ def write_data(folder: Path, name: str, dataset: Dataset, data: GraphData) -> No
         "licence": dataset.licence,
         "params": dataset.params.model_dump(mode="json"),
         "task": data.task_name,
+        "metric": data.task.metric_name,
         "setting": data.setting,
         "resplit": dataset.resplit,
         "nodes": data.num_nodes,

@@ -62,16 +62,18 @@ def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline
     pairs, backends = list(pd.unique(runs["pair"])), sorted(pd.unique(runs["backend"]), key=_pyg_first)
     present = list(pd.unique(comparison.loc[comparison["role"] == "student", "method"]))
     methods = [baseline, *(m for m in present if m != baseline)] if baseline in present else present
-    labels = [f"{m}\n(student alone)" if m == baseline else m for m in methods]
+    labels = [f"{m}\n({_alone(baseline)})" if m == baseline else m for m in methods]
     margin = 0.25 + 0.078 * max((len(line) for label in labels for line in label.split("\n")), default=10)
     panel = LINE * max(len(methods), 2)
-    width, height = margin + PITCH * len(backends), HEAD + FOOT + len(pairs) * (panel + BETWEEN)
+    width = margin + PITCH * len(backends)
+    head = HEAD + 0.16 * _legend(width, baseline).count("\n")
+    height = head + FOOT + len(pairs) * (panel + BETWEEN)
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     scale = _scale(runs)
     for row, pair in enumerate(pairs):
         for column, backend in enumerate(backends):
-            bottom = height - HEAD - 0.5 - row * (panel + BETWEEN) - panel
+            bottom = height - head - 0.5 - row * (panel + BETWEEN) - panel
             ax = figure.add_axes(((margin + PITCH * column) / width, bottom / height, PANEL / width, panel / height))
             here = (runs["pair"] == pair) & (runs["backend"] == backend)
             there = (comparison["pair"] == pair) & (comparison["backend"] == backend)
@@ -104,7 +106,7 @@ def _scale(runs: pd.DataFrame) -> Scale:
         start, end = students.max() + pad, teachers.min() - 3 * pad
         gap = (start, end) if end - start > 0.5 * (start - students.min()) else None
     low, high = low - pad, high + (3 if gap else 1) * pad
-    upper = gap[0] if gap else high
+    upper = gap[0] - 0.05 * (gap[0] - low) if gap else high  # no number under the mark of the break
     ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, upper)
     return Scale(low, high, gap, [tick for tick in ticks if low <= tick <= upper])
 
@@ -163,16 +165,16 @@ def _draw_panel(
     means = 100 * ok.groupby("method")["test"].mean()
     teachers = 100 * ok.loc[ok["role"] == "teacher", "test"]
     alone = means.get(baseline, math.nan)
+    lines = []
     if len(teachers):
         ax.axvline(teachers.mean(), color=TEACHER, lw=1.8, zorder=1)
-        side = "left" if not teachers.mean() < alone else "right"
-        anchor = "center" if scale.gap else side
-        planned = (runs["role"] == "teacher").sum()
-        missing = f" ({len(teachers)} / {planned})" if len(teachers) < planned else ""
-        _above(ax, teachers.mean(), f"teacher {teachers.mean():.1f}{missing}", anchor, TEACHER)
+        planned = int((runs["role"] == "teacher").sum())
+        missing = f"{len(teachers)} / {planned} ok\n" if len(teachers) < planned else ""
+        lines.append((teachers.mean(), f"{missing}teacher {teachers.mean():.1f}", TEACHER))
     if not math.isnan(alone):
         ax.axvline(alone, color=FAINT, lw=1.2, ls=(0, (4, 3)), zorder=1)
-        _above(ax, alone, f"student alone {alone:.1f}", "center" if scale.gap or not len(teachers) else "right", FAINT)
+        lines.append((alone, f"{_alone(baseline)} {alone:.1f}", FAINT))
+    _name_lines(ax, lines)
     seeds = sorted(pd.unique(runs["seed"]))
     offsets = dict(zip(seeds, np.linspace(0.05, 0.36, len(seeds)) if len(seeds) > 1 else [0.2], strict=True))
     aside = blended_transform_factory(ax.transAxes, ax.transData)
@@ -218,9 +220,18 @@ def _annotate(ax: Axes, aside: Any, y: int, row: dict[Any, Any], is_baseline: bo
         )
 
 
-def _above(ax: Axes, x: float, text: str, anchor: str, colour: str) -> None:
-    ax.annotate(text, (x, 1), xycoords=ax.get_xaxis_transform(), xytext=(0, 3), textcoords="offset points",
-                ha=anchor, va="bottom", fontsize=8.5, color=colour, annotation_clip=False)  # fmt: skip
+def _name_lines(ax: Axes, lines: list[tuple[float, str, str]]) -> None:
+    """Write the names (x, text, colour) of the vertical lines above the panel: within it, and not over each other."""
+    to_axes = ax.transData + ax.transAxes.inverted()
+    placed = sorted((float(to_axes.transform((x, 0))[0]), text, colour) for x, text, colour in lines)
+    half = [0.0115 * max(map(len, text.split("\n"))) for _, text, _ in placed]  # half a text's width, in panels
+    centre = [min(max(x, h - 0.1), 1 - h) for (x, _, _), h in zip(placed, half, strict=True)]
+    if len(placed) == 2 and (excess := sum(half) + 0.03 - (centre[1] - centre[0])) > 0:
+        left = min(excess, max(centre[0] - half[0] + 0.1, 0))
+        centre = [centre[0] - left, centre[1] + excess - left]
+    for x, (_, text, colour) in zip(centre, placed, strict=True):
+        ax.annotate(text, (x, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points",
+                    ha="center", va="bottom", fontsize=8.5, color=colour, annotation_clip=False)  # fmt: skip
 
 
 def _draw_heading(figure: Figure, runs: pd.DataFrame, dataset: str, baseline: str) -> None:
@@ -228,21 +239,35 @@ def _draw_heading(figure: Figure, runs: pd.DataFrame, dataset: str, baseline: st
     seeds, pairs = runs["seed"].nunique(), pd.unique(runs["pair"])
     metric = metric_label(runs["metric"].iloc[0])
     title = f"{dataset}{f', {pairs[0]}' if len(pairs) == 1 else ''}: test {metric}, {seeds} seed{'s' * (seeds != 1)}"
-    legend = (
-        "Small points: one seed each. Large marker and bar: mean over seeds and its 95% bootstrap interval. "
-        "Solid line: mean of the teachers. Dashed line: student alone."
-    )
     note = (
         f"Difference to {baseline} in percentage points, paired by seed, with its 95% interval; bold where "
-        "Holm-adjusted Wilcoxon tests show one. Bars may overlap all the same: what paired seeds share cancels in the difference."
+        "Holm-adjusted Wilcoxon tests show one. Bars may overlap all the same: what paired seeds "
+        "share cancels in the difference."
     )
     if runs["resplit"].astype(bool).any():
         note += " “On these splits”: shown for splits of this data set, not for new data from its source."
     figure.text(0.12 / width, 1 - 0.14 / height, title, va="top", fontsize=13, fontweight="bold")
-    figure.text(0.12 / width, 1 - 0.42 / height, textwrap.fill(legend, int(14.4 * width)), va="top", color="#444444")
+    figure.text(0.12 / width, 1 - 0.42 / height, _legend(width, baseline), va="top", color="#444444")
     figure.text(
-        0.12 / width, 0.1 / height, textwrap.fill(note, int(16.5 * width)), va="bottom", fontsize=7.5, color=FAINT
+        0.12 / width,
+        0.1 / height,
+        textwrap.fill(note, int(16.5 * width), break_on_hyphens=False),
+        va="bottom",
+        fontsize=7.5,
+        color=FAINT,
     )
+
+
+def _alone(baseline: str) -> str:
+    return "student alone" if baseline == "supervised" else "baseline"
+
+
+def _legend(width: float, baseline: str) -> str:
+    text = (
+        "Small points: one seed each. Large marker and bar: mean over seeds and its 95% bootstrap interval. "
+        f"Solid line: mean of the teachers. Dashed line: {_alone(baseline)}."
+    )
+    return textwrap.fill(text, int(14.4 * width), break_on_hyphens=False)
 
 
 def _pyg_first(backend: str) -> tuple[bool, str]:

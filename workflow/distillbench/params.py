@@ -18,6 +18,7 @@ Kernel = Literal["l2", "linear", "polynomial", "rbf", "cosine"]
 SINGLE_LABEL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "graph-multiclass"})
 NODE_TASKS: frozenset[TaskName] = frozenset({"multiclass", "multilabel"})
 ALL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "multilabel", "graph-multiclass"})
+METRICS: dict[TaskName, str] = {"multiclass": "accuracy", "graph-multiclass": "accuracy", "multilabel": "micro_f1"}
 
 
 class LayerPair(NamedTuple):

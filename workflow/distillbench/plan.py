@@ -13,14 +13,24 @@ from pydantic import ValidationError
 
 from distillbench.backends import missing_reason
 from distillbench.config import Config, ConfigError, DatasetConfig, Pair, name_files, read_config
-from distillbench.params import suggestion
+from distillbench.params import METRICS, suggestion
 from distillbench.plugins import Declaration, PluginError, declaration, find
 from distillbench.specs import predicts_graphs, uses_edges
 
 PACKAGE = Path(__file__).parent
 TEACHER = "teacher"
 # what a training run's result depends on: inputs of the rules and part of every record's key
-MODEL_SOURCES = ("data.py", "seeds.py", "specs.py", "tasks.py", "backends/base.py", "models.py", "inputs.py", "train.py")
+MODEL_SOURCES = (
+    "data.py",
+    "seeds.py",
+    "specs.py",
+    "tasks.py",
+    "backends/base.py",
+    "models.py",
+    "inputs.py",
+    "train.py",
+    "experiment.py",
+)
 METHOD_SOURCES = ("method.py", "structure.py")
 
 
@@ -128,6 +138,17 @@ class Plan:
             for role in (TEACHER, "student")
         ]
 
+    def table_files(self) -> list[str]:
+        """The tables that a run ends in."""
+        names = ["runs.csv", "runs.parquet", *[f"comparison.{ending}" for ending in ("csv", "html", "tex", "md")]]
+        names += ["equivalence.csv"] + (["profiles.csv"] if self.config.profile else [])
+        return [str(self.paths.root / "tables" / name) for name in names]
+
+    def figure_files(self) -> list[str]:
+        """One figure per data set, in two formats."""
+        names = [f"{dataset}.{ending}" for dataset in self.config.datasets for ending in ("png", "svg")]
+        return [str(self.paths.root / "figures" / name) for name in names]
+
     # what each depends on
 
     def data_params(self, dataset: str) -> dict[str, Any]:
@@ -152,14 +173,29 @@ class Plan:
             "training": pair.training.model_dump(mode="json"),
             "teacher_model": pair.teacher.model_dump(mode="json"),
             "protocol": self.config.protocol.model_dump(mode="json"),
-            "method": {"name": method, "params": self._method_params(method).model_dump(mode="json")},
+            "method": {
+                "name": method,
+                "file": self.method_file(method),
+                "params": self._method_params(method).model_dump(mode="json"),
+                "needs_teacher": self.needs_teacher(method),
+            },
         }
+
+    def needs_teacher(self, method: str) -> bool:
+        """Whether a method reads anything of the teacher; the control does not."""
+        return bool(self._method_declaration(method).requires)
 
     def profile_params(self, cell: Cell) -> dict[str, Any]:
         """The two models to profile."""
         pair = self._pair(cell)
         models = {"teacher": pair.teacher.model_dump(mode="json"), "student": pair.student.model_dump(mode="json")}
-        return {"models": models, "batch_size": pair.training.batch_size}
+        return {
+            **cell._asdict(),
+            "dataset_file": self.dataset_file(cell.dataset),
+            "dataset_params": self._dataset_params(cell.dataset).model_dump(mode="json"),
+            "models": models,
+            "training": pair.training.model_dump(mode="json"),
+        }
 
     def dataset_file(self, dataset: str) -> str:
         """The plug-in file of a data set."""
@@ -172,16 +208,39 @@ class Plan:
     def teacher_sources(self, dataset: str, backend: str) -> list[str]:
         """Source files that a teacher's result depends on."""
         names = (*MODEL_SOURCES, f"backends/{backend}.py")
-        return [os.path.relpath(PACKAGE / name) for name in names] + [self.dataset_file(dataset)]
+        return _sources(*names) + [self.dataset_file(dataset)]
 
     def student_sources(self, dataset: str, backend: str, method: str) -> list[str]:
         """Source files that a student's result depends on."""
-        own = [os.path.relpath(PACKAGE / name) for name in METHOD_SOURCES] + [self.method_file(method)]
-        return self.teacher_sources(dataset, backend) + own
+        return self.teacher_sources(dataset, backend) + _sources(*METHOD_SOURCES) + [self.method_file(method)]
+
+    def profile_sources(self) -> list[str]:
+        """Source files that a profile depends on."""
+        return _sources("specs.py", "backends/base.py", "models.py", "inputs.py", "train.py", "profiling.py")
+
+    def table_sources(self) -> list[str]:
+        """Source files that the tables depend on."""
+        return _sources("stats.py", "tables.py")
+
+    def figure_sources(self) -> list[str]:
+        """Source files that the figures depend on."""
+        return _sources("figures.py")
 
     def skipped(self) -> list[dict[str, Any]]:
-        """Cells that cannot run here, with the reason: the tables show them."""
-        return [{**cell._asdict(), "reason": self.missing[cell.backend]} for cell in self.all_cells if cell.backend in self.missing]
+        """Records of the runs that cannot be done here, with the reason: the tables show them."""
+        rows = []
+        for cell in self.all_cells:
+            if cell.backend not in self.missing:
+                continue
+            task = self._dataset_declaration(cell.dataset).task
+            common = {**cell._asdict(), "task": task, "metric": METRICS[task], "key": "", "status": "skipped"}
+            rows += [
+                {**common, "method": method, "role": role, "seed": seed, "reason": self.missing[cell.backend]}
+                for role, methods in (("teacher", [TEACHER]), ("student", self.methods))
+                for method in methods
+                for seed in range(self.config.seeds)
+            ]
+        return rows
 
     # inside
 
@@ -199,6 +258,7 @@ class Plan:
             **cell._asdict(),
             "seeds": self.seeds(shard),
             "run_seconds": self.config.execution.run_seconds,
+            "dataset_file": self.dataset_file(cell.dataset),
             "dataset_params": self._dataset_params(cell.dataset).model_dump(mode="json"),
         }
 
@@ -281,6 +341,10 @@ def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any,
     if key not in _cache:
         _cache[key] = declaration(kind, path)
     return _cache[key]
+
+
+def _sources(*names: str) -> list[str]:
+    return [os.path.relpath(PACKAGE / name) for name in names]
 
 
 def _check_models(where: str, pair: Pair, dataset: Declaration) -> list[str]:

@@ -173,8 +173,9 @@ def compare(
     students = [m for m in pd.unique(runs["method"]) if m != baseline and m not in teachers]
     rows: list[dict[str, Any]] = []
     for _, cell in runs.groupby(CELL, sort=False):
-        present = [m for m in [*teachers, baseline, *students] if (cell["method"] == m).any()]
-        members = [_summary(cell, m, baseline, resamples) for m in present]
+        of = dict(list(cell.groupby("method", sort=False)))
+        present = [m for m in [*teachers, baseline, *students] if m in of]
+        members = [_summary(of[m], of.get(baseline, cell.head(0)), baseline, resamples) for m in present]
         _adjust(members, alpha, min_seeds)
         for row in members:
             row["verdict"] = _verdict(row, alpha, min_seeds)
@@ -268,10 +269,10 @@ def _finished(runs: pd.DataFrame) -> pd.Series:
     return ok.set_index("seed")["test"].sort_index()
 
 
-def _summary(cell: pd.DataFrame, method: str, baseline: str, resamples: int) -> dict[str, Any]:
+def _summary(of_method: pd.DataFrame, of_baseline: pd.DataFrame, baseline: str, resamples: int) -> dict[str, Any]:
     """One row of ``compare`` before anything that needs the other methods of the cell."""
-    of_method, of_baseline = (cell[cell["method"] == name] for name in (method, baseline))
     score, reference = _finished(of_method), _finished(of_baseline)
+    d = paired_differences(score, reference)
     known = of_method["params"].dropna()
     row: dict[str, Any] = {name: of_method[name].iloc[0] for name in [*CELL, "method", "role", "metric"]} | {
         "baseline": baseline,
@@ -282,11 +283,10 @@ def _summary(cell: pd.DataFrame, method: str, baseline: str, resamples: int) -> 
         "mean": score.mean(),
         "std": score.std(ddof=1),
         "n_pairs": 0,
-        "note": _note(of_method, of_baseline, method, baseline),
+        "note": _note(of_method, of_baseline, baseline, d.size),
         "skipped": bool((of_method["status"] == "skipped").all()),
     }
-    d = paired_differences(score, reference)
-    if method == baseline or d.size == 0:
+    if row["method"] == baseline or d.size == 0:
         return row
     ok = of_method[of_method["status"] == "ok"]
     ratio = float((ok["n_test"].astype(float) / ok["n_train"].astype(float)).mean())
@@ -351,12 +351,12 @@ def _verdict(row: dict[str, Any], alpha: float, min_seeds: int) -> str:
     return f"{word} on these splits" if row["resplit"] and not row["p_resplit_holm"] <= alpha else word
 
 
-def _note(of_method: pd.DataFrame, of_baseline: pd.DataFrame, method: str, baseline: str) -> str:
+def _note(of_method: pd.DataFrame, of_baseline: pd.DataFrame, baseline: str, pairs: int) -> str:
     """Which seeds failed and why, and what that leaves of the pairing."""
     parts = [_failures(of_method)]
     seeds, reference = set(of_method["seed"]), set(of_baseline["seed"])
-    pairs = len(_finished(of_method).index.intersection(_finished(of_baseline).index))
-    if method != baseline and pairs < len(seeds) and (of_method["status"] != "skipped").any():
+    is_baseline = of_method["method"].iloc[0] == baseline
+    if not is_baseline and pairs < len(seeds) and (of_method["status"] != "skipped").any():
         parts.append(f"{baseline}: {text}" if (text := _failures(of_baseline)) else "")
         parts.append(f"no run of {baseline} for {_seeds(seeds - reference)}" if seeds - reference else "")
         parts.append(f"compared over {pairs} of {len(seeds)} seeds")
@@ -365,9 +365,11 @@ def _note(of_method: pd.DataFrame, of_baseline: pd.DataFrame, method: str, basel
 
 def _failures(runs: pd.DataFrame) -> str:
     """``seeds 3, 5 diverged (loss is NaN); seed 7 oom``; where all were skipped, only why."""
-    bad = runs[runs["status"] != "ok"].fillna({"reason": ""})
+    bad = runs[runs["status"] != "ok"]
+    if bad.empty:
+        return ""
     parts = []
-    for (status, reason), group in bad.groupby(["status", "reason"], sort=False):
+    for (status, reason), group in bad.fillna({"reason": ""}).groupby(["status", "reason"], sort=False):
         why = " ".join(str(reason).split())
         why = f" ({why[:157] + '…' if len(why) > 158 else why})" if why else ""
         whole = status == "skipped" and len(group) == len(runs)

@@ -65,16 +65,17 @@ def write_runs(runs: pd.DataFrame, csv: Path, parquet: Path) -> None:
 
 def read_runs(parquet: Path) -> pd.DataFrame:
     """Read what ``write_runs`` wrote. Raises RecordError naming the file where it is not a complete table of runs."""
+    content = parquet.read_bytes()
     try:
-        runs = pd.read_parquet(BytesIO(parquet.read_bytes()))
-    except FileNotFoundError:
-        raise
+        runs = pd.read_parquet(BytesIO(content))
     except (OSError, ValueError) as error:  # pyarrow's errors are among these
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _corrupt(parquet, reason) from error
+        raise _corrupt(parquet, (str(error).splitlines() or [type(error).__name__])[0]) from error
     if missing := [name for name in RUN_COLUMNS if name not in runs.columns]:
         raise _corrupt(parquet, f"no column {', '.join(missing)}")
-    return runs.astype(RUN_COLUMNS)
+    try:
+        return runs.astype(RUN_COLUMNS)
+    except (TypeError, ValueError) as error:
+        raise _corrupt(parquet, str(error)) from error
 
 
 def _corrupt(path: Path, reason: str) -> RecordError:
@@ -106,6 +107,14 @@ def write_comparison(
     write_atomically(html, _html(shown, notes, marked))
     write_atomically(tex, _latex(shown, notes, marked))
     write_atomically(markdown, _markdown(shown, notes, marked))
+
+
+def read_comparison(csv: Path) -> pd.DataFrame:
+    """Read the CSV that ``write_comparison`` wrote. Raises RecordError naming the file where it cannot be read."""
+    try:
+        return pd.read_csv(csv, keep_default_na=True).fillna({"note": ""})
+    except ValueError as error:
+        raise RecordError(f"{csv}: corrupt comparison: {error}. Delete it and run snakemake again.") from error
 
 
 def write_equivalence(equivalence: pd.DataFrame, csv: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from distillbench.params import TaskName
+from distillbench.params import METRICS, TaskName
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,14 @@ class Task:
 
     name: TaskName
     level: str  # "node" or "graph": what a row of the logits stands for
-    metric_name: str
     loss: Callable[[Tensor, Tensor], Tensor]
     metric: Callable[[Tensor, Tensor], float]
     multilabel: bool = False
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the metric."""
+        return METRICS[self.name]
 
     def hide(self, y: Tensor, rows: Tensor) -> Tensor:
         """A copy of ``y`` in which ``rows`` hold no label: -1, or NaN for several labels."""
@@ -51,8 +55,8 @@ def micro_f1(logits: Tensor, y: Tensor) -> float:
 
 
 TASKS: dict[str, Task] = {
-    "multiclass": Task("multiclass", "node", "accuracy", F.cross_entropy, accuracy),
-    "multilabel": Task("multilabel", "node", "micro_f1", F.binary_cross_entropy_with_logits, micro_f1, multilabel=True),
-    "graph-multiclass": Task("graph-multiclass", "graph", "accuracy", F.cross_entropy, accuracy),
+    "multiclass": Task("multiclass", "node", F.cross_entropy, accuracy),
+    "multilabel": Task("multilabel", "node", F.binary_cross_entropy_with_logits, micro_f1, multilabel=True),
+    "graph-multiclass": Task("graph-multiclass", "graph", F.cross_entropy, accuracy),
 }
 

@@ -17,10 +17,11 @@ import logging
 import os
 import re
 import socket
+import sqlite3
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +40,11 @@ log = logging.getLogger(__name__)
 LAYOUT = 1  # raise it when a run is shown differently: every run is then replaced once
 RUN_TAG, DIGEST_TAG = "distillbench.run", "distillbench.digest"
 METRICS_A_CALL, PARAMS_A_CALL, ENTITIES_A_CALL = 1000, 100, 1000  # MLflow's limits for one log_batch
-PARAM_LENGTH, TAG_LENGTH, DATASET_DIGEST_LENGTH = 6000, 5000, 36  # characters
+PARAM_LENGTH, TAG_LENGTH, DATASET_DIGEST_LENGTH = 6000, 5000, 8  # characters
+
+# By itself the page's table shows no metric. A shared view does: an experiment's tag, opened by its key in the address.
+VIEW = "results"
+COLUMNS = [*(f"metrics.`{name}`" for name in ("val", "test", "best_epoch", "train_seconds")), "tags.`status`"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -104,9 +109,10 @@ def sync(
 
 
 def ui(results: Path, port: int = 5000) -> NoReturn:
-    """Serve the MLflow page of ``results`` on 127.0.0.1, until interrupted; prints its address first.
+    """Serve the MLflow page of ``results`` on 127.0.0.1, until interrupted.
 
-    This process becomes the server. Raises TrackingError where there is no store yet or the port is taken.
+    Prints first its address and, for each data set, that of the table with its metrics; then this process becomes
+    the server. Raises TrackingError where there is no store yet, or it is not a database, or the port is taken.
     """
     folder = results / "mlflow"
     store = folder / "mlflow.db"
@@ -115,7 +121,11 @@ def ui(results: Path, port: int = 5000) -> NoReturn:
             f"{store} does not exist: run snakemake first (or python -m distillbench.tracking sync --results {results})"
         )
     _check_port(port)
-    print(f"MLflow UI: http://127.0.0.1:{port}   (starts in a few seconds; Ctrl-C stops it)", flush=True)
+    address = f"http://127.0.0.1:{port}"
+    print(f"MLflow UI: {address}   (starts in a few seconds; Ctrl-C stops it)")
+    for experiment, name in _experiments(store):
+        print(f"  {name}: {address}/#/experiments/{experiment}/runs?viewStateShareKey={VIEW}")
+    sys.stdout.flush()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", _store_uri(store.resolve())]
     command += ["--default-artifact-root", _artifact_uri(folder.resolve()), "--no-serve-artifacts"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -233,8 +243,11 @@ def _experiment(client: "MlflowClient", name: str, artifact_location: str | None
     location = f"{artifact_location.rstrip('/')}/{name}" if artifact_location else None
     found = client.get_experiment_by_name(name)
     if found is None:
-        # the kind spares the reader MLflow's question whether this is about language models
-        return client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"})
+        kind = {
+            "mlflow.experimentKind": "custom_model_development"
+        }  # else the page takes it for one of language models
+        view = {f"mlflow.sharedViewState.{VIEW}": json.dumps({"selectedColumns": COLUMNS})}
+        return str(client.create_experiment(name, location, kind | view))
     if location and found.artifact_location != location:
         raise TrackingError(
             f"MLflow experiment '{name}' keeps its artifacts in {found.artifact_location}, not in {location}: it is "
@@ -312,8 +325,9 @@ def _tags(source: _Source) -> dict[str, str]:
     if record is None:
         return {RUN_TAG: source.run, "dataset": source.dataset, "role": "summary"}
     shown = ("dataset", "backend", "pair", "method", "role", "seed", "status", "reason", "task", "metric", "key")
-    flat = {"environment": record.environment, "digest": record.digests, "split": record.split_sizes}
-    return {RUN_TAG: source.run} | {key: str(getattr(record, key)) for key in shown} | _flat(flat)
+    nested = {"environment": record.environment, "digest": record.digests, "split": record.split_sizes}
+    tags = {key: str(getattr(record, key)) for key in shown} | _flat({k: v for k, v in nested.items() if v})
+    return {RUN_TAG: source.run} | {key: value for key, value in tags.items() if value}
 
 
 def _finals(record: Record, end: int) -> Iterator["Metric"]:
@@ -392,7 +406,12 @@ def _key(name: str) -> str:
 # ---- the store
 
 
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 def _import_mlflow() -> None:
@@ -412,7 +431,7 @@ def _client(uri: str) -> "MlflowClient":
 
 
 def _create_store(store: Path) -> None:
-    """Create the database as a draft that is renamed: a kill amid its 50 migrations would leave it unusable."""
+    """Create the database as a draft that is renamed: a kill amid its migrations would leave it unusable."""
     if store.exists():
         return
     for draft in store.parent.glob(f".{store.name}.*"):
@@ -420,6 +439,19 @@ def _create_store(store: Path) -> None:
     draft = store.with_name(f".{store.name}.{uuid.uuid4().hex}")
     _client(_store_uri(draft)).search_experiments(max_results=1)
     draft.replace(store)
+
+
+def _experiments(store: Path) -> list[tuple[int, str]]:
+    """Ids and names of the data sets' experiments, read from the database itself: importing MLflow takes longer."""
+    query = (
+        "SELECT experiment_id, name FROM experiments JOIN experiment_tags USING (experiment_id) "
+        "WHERE lifecycle_stage = 'active' AND key = ? ORDER BY name"
+    )
+    try:
+        with closing(sqlite3.connect(store)) as database:
+            return database.execute(query, [f"mlflow.sharedViewState.{VIEW}"]).fetchall()
+    except sqlite3.DatabaseError as error:
+        raise TrackingError(f"{store}: not an MLflow store ({error}): delete it and sync again") from error
 
 
 def _store_uri(store: Path) -> str:

@@ -1,0 +1,29 @@
+# distillbench: teachers -> students of every method -> PyG and DGL -> paired seeds -> MLflow -> tested tables.
+# What runs is in config/, how it runs in profiles/. `snakemake --cores 8` runs config/config.yaml.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/teacher.smk"
+include: "workflow/rules/distill.smk"
+include: "workflow/rules/profile.smk"
+include: "workflow/rules/compare.smk"
+include: "workflow/rules/track.smk"
+
+
+rule all:
+    input:
+        PLAN.table_files(),
+        PLAN.figure_files(),
+        f"{RESULTS}/mlflow/synced.json",
+    default_target: True

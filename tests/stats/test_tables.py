@@ -1,0 +1,221 @@
+"""What people open: the table of runs, and the comparison as CSV, HTML, LaTeX and Markdown."""
+
+import re
+import warnings
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from distillbench import stats, tables
+from distillbench.record import Record, RecordError
+
+BASE = [0.780, 0.795, 0.801, 0.787, 0.810, 0.792, 0.799, 0.782]
+UP = [0.011, 0.004, 0.017, 0.008, 0.023, 0.015, 0.002, 0.019]
+HOSTILE = "<script>alert('x')</script> a|b & 50% _x_ $y$ {z} ~ ^ \\ # λ漢"
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def record(method, seed, test, *, backend="pyg", dataset="digits", status="ok", reason="", resplit=False):
+    return Record(
+        key=f"{method}{seed}", dataset=dataset, backend=backend, pair="gat", method=method, seed=seed, status=status,
+        role="teacher" if method == "teacher" else "student", reason=reason, task="multiclass", metric="accuracy",
+        resplit=resplit, split_sizes={"train": 50, "val": 300, "test": 1447}, val=test, test=test, epochs=120,
+        best_epoch=80, params=3640748 if method == "teacher" else 185172, train_seconds=3.5,
+        environment={"device": "cpu"},
+    )  # fmt: skip
+
+
+def records(*, kd="kd", resplit=False, dgl_reason="dgl is not installed"):
+    for seed, (base, up) in enumerate(zip(BASE, UP, strict=True)):
+        yield record("supervised", seed, base, resplit=resplit)
+        broken = {"status": "diverged", "reason": "loss is NaN"} if seed == 3 else {}
+        yield record(kd, seed, base + up, resplit=resplit, **broken)
+        yield record("teacher", seed, 0.94, resplit=resplit)
+        for method in ("teacher", "supervised", kd):
+            yield record(method, seed, None, backend="dgl", status="skipped", reason=dgl_reason, resplit=resplit)
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(**options):
+        comparison = stats.compare(tables.runs_table(records(**options)), resamples=500)
+        paths = {kind: tmp_path / f"comparison.{kind}" for kind in ("csv", "html", "tex", "md")}
+        paths["markdown"] = paths.pop("md")
+        tables.write_comparison(comparison, **paths)
+        return comparison, {kind: path.read_text(encoding="utf-8") for kind, path in paths.items()}
+
+    return write
+
+
+class Text(HTMLParser):
+    """The tags and the text of a page, as a browser would see them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data + "\n"
+
+
+# Runs
+
+
+def test_runs_are_sorted_teacher_first_and_methods_as_asked():
+    shuffled = sorted(records(), key=lambda r: (-r.seed, r.method))
+    runs = tables.runs_table(shuffled, ["supervised", "kd"])
+    assert list(runs.columns) == list(tables.RUN_COLUMNS)
+    assert list(pd.unique(runs["backend"])) == ["dgl", "pyg"]
+    pyg = runs[runs["backend"] == "pyg"]
+    assert list(pd.unique(pyg["method"])) == ["teacher", "supervised", "kd"]
+    assert list(pyg["seed"]) == [*range(8)] * 3
+    assert list(pd.unique(tables.runs_table(shuffled)["method"])) == ["teacher", "kd", "supervised"]
+
+
+def test_a_run_that_is_not_ok_has_no_score():
+    runs = tables.runs_table([record("kd", 3, 0.9, status="diverged", reason="loss is NaN")])
+    assert runs["test"].isna().all() and runs["val"].isna().all()
+    assert (runs["n_train"].iloc[0], runs["n_test"].iloc[0], runs["device"].iloc[0]) == (50, 1447, "cpu")
+
+
+def test_runs_survive_being_stored(tmp_path):
+    runs = tables.runs_table(records())
+    tables.write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
+    pd.testing.assert_frame_equal(tables.read_runs(tmp_path / "runs.parquet"), runs)
+    by_hand = pd.read_csv(tmp_path / "runs.csv")
+    assert list(by_hand["test"].dropna()) == list(runs["test"].dropna()), "full precision"
+    assert tables.runs_table([]).empty
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 nonsense", "truncated", "columns"])
+def test_a_corrupt_table_is_named(tmp_path, damage):
+    path, runs = tmp_path / "runs.parquet", tables.runs_table(records())
+    tables.write_runs(runs.drop(columns="seed") if damage == "columns" else runs, tmp_path / "runs.csv", path)
+    if damage == "truncated":
+        damage = path.read_bytes()[:-100]
+    if damage != "columns":
+        path.write_bytes(damage)
+    with pytest.raises(RecordError, match=r"runs\.parquet: corrupt table of runs.*snakemake"):
+        tables.read_runs(path)
+
+
+def test_a_missing_table_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="runs"):
+        tables.read_runs(tmp_path / "runs.parquet")
+
+
+# The comparison
+
+
+def test_csv_has_full_precision(written, tmp_path):
+    comparison, _ = written()
+    stored = pd.read_csv(tmp_path / "comparison.csv", keep_default_na=True)
+    assert list(stored.columns) == stats.COMPARISON_COLUMNS
+    assert list(stored["diff"].dropna()) == list(comparison["diff"].dropna())
+    assert list(stored["verdict"]) == list(comparison["verdict"])
+
+
+@pytest.mark.parametrize("kind", ["html", "markdown", "tex"])
+def test_every_form_says_what_happened_and_how_it_was_tested(written, kind):
+    _, files = written(resplit=True)
+    text = Text(files["html"]).text if kind == "html" else files[kind]
+    plain = text.replace(r"$\cdot$", "·").replace("$-$", "−").replace(r"$\pm$", "±").replace("\\", "")
+    assert "79.3 ± 1.0" in plain  # the student alone
+    assert "7 / 8" in plain and "seed 3 diverged (loss is NaN); compared over 7 of 8 seeds" in plain
+    assert "+1.30" in plain  # the mean of UP without seed 3, in points
+    assert "skipped (dgl is not installed)" in plain and "all 3 methods" in plain
+    assert "digits · PyG · gat · test accuracy" in plain
+    for words in ("signed-rank", "BCa", "bootstrap", "Holm", "Nadeau", "on these splits", "rank-biserial"):
+        assert words in plain
+
+
+def test_remarks_on_splits_are_made_only_where_they_apply(written):
+    _, files = written()
+    assert "Nadeau" not in files["markdown"] and "p resplit" not in files["markdown"]
+
+
+def test_html_needs_no_network_and_escapes_names(written):
+    _, files = written(kd=HOSTILE, dgl_reason=f"reason {HOSTILE}")
+    page = Text(files["html"])
+    assert "script" not in [tag for tag, _ in page.tags] and "link" not in [tag for tag, _ in page.tags]
+    assert not re.search(r"https?://|@import|url\(", files["html"])
+    assert HOSTILE in page.text and f"skipped (reason {HOSTILE})" in page.text
+    assert not [attrs for _, attrs in page.tags if "src" in attrs or "href" in attrs]
+
+
+def test_html_is_the_same_each_time(written):
+    assert written()[1] == written()[1]
+
+
+def test_markdown_rows_keep_their_cells(written):
+    _, files = written(kd=HOSTILE)
+    rows = [line for line in files["markdown"].splitlines() if line.startswith("|")]
+    counts = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
+    assert counts == {12}  # 11 columns
+    assert "a\\|b" in files["markdown"] and "<script>" not in files["markdown"]
+
+
+def test_latex_is_balanced_and_escaped(written):
+    _, files = written(kd=HOSTILE, resplit=True)
+    tex = files["tex"]
+    assert r"\textless" not in tex and r"a$|$b \& 50\% \_x\_ \$y\$ \{z\}" in tex and r"$\lambda$[U+6F22]" in tex
+    assert tex.isascii()
+    body = "\n".join(line for line in tex.splitlines() if not line.startswith("%"))
+    bare = re.sub(r"\\.", "", body.replace("\\\\", ""))
+    assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
+    assert not re.search(r"[%#_~^]", bare), "a special character that is not escaped"
+    assert re.findall(r"\\begin\{([a-z*]+)\}", body) == ["table*", "tabular", "minipage"]
+    assert re.findall(r"\\end\{([a-z*]+)\}", body) == ["tabular", "minipage", "table*"]
+    columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", body)[1])
+    rows = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert len(rows) == 1 + 3 + 1 and {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {columns - 1}
+    assert not re.search(r"\\\\\s*\[", body), "read as an optional argument of \\\\"
+
+
+def test_two_methods_only_and_nothing_at_all(tmp_path):
+    paths = {kind: tmp_path / kind for kind in ("csv", "html", "tex", "markdown")}
+    runs = tables.runs_table(r for r in records() if r.method != "teacher" and r.backend == "pyg")
+    tables.write_comparison(stats.compare(runs, resamples=100), **paths)
+    assert "teacher |" not in paths["markdown"].read_text(encoding="utf-8")
+    tables.write_comparison(stats.compare(runs.head(0)), **paths)
+    assert paths["csv"].read_text(encoding="utf-8").startswith("dataset,backend,pair,method")
+
+
+def test_all_failed_is_shown(tmp_path):
+    paths = {kind: tmp_path / kind for kind in ("csv", "html", "tex", "markdown")}
+    broken = [record("kd", s, None, status="oom", reason="out of memory") for s in range(8)]
+    alone = [record("supervised", s, base) for s, base in enumerate(BASE)]
+    tables.write_comparison(stats.compare(tables.runs_table(alone + broken)), **paths)
+    text = paths["markdown"].read_text(encoding="utf-8")
+    assert "| 0 / 8 |" in text and "all failed¹" in text and "seeds 0, 1, 2, 3, 4, 5, 6, 7 oom (out of memory)" in text
+
+
+def test_small_differences_are_signed_in_points():
+    assert [tables.signed(x) for x in (0.0231, -0.004, 0.0, -1e-9)] == ["+2.31", "−0.40", "0.00", "0.00"]
+    assert tables.signed(float("nan")) == "–"
+
+
+# The others
+
+
+def test_equivalence_and_profiles(tmp_path):
+    both = [record("kd", s, x, backend=b) for s, x in enumerate(BASE) for b in ("pyg", "dgl")]
+    tables.write_equivalence(stats.equivalence(tables.runs_table(both)), tmp_path / "e.csv")
+    assert pd.read_csv(tmp_path / "e.csv")["verdict"].tolist() == ["equivalent within δ"]
+    tables.write_profiles(
+        [{"role": "teacher", "params": 3640748}, {"role": "student", "flops": 1.5}], tmp_path / "p.csv"
+    )
+    assert (tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()[0] == "role,params,flops"
+    tables.write_profiles([], tmp_path / "p.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.csv", "p.csv"], "no drafts are left behind"

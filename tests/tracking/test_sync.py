@@ -1,0 +1,320 @@
+"""What a sync to MLflow promises: every record is shown, once, as it is on disk, whatever interrupts it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillbench import tracking
+from distillbench.record import Record, write_record
+from distillbench.tracking import TrackingError, sync
+
+WORKFLOW = Path(tracking.__file__).parents[1]
+LOSS = [0.9, 0.5, 0.4]
+VAL = [0.6, 0.8, 0.7]
+
+
+def record(**changes: Any) -> Record:
+    values: dict[str, Any] = {
+        "key": "k", "dataset": "digits", "backend": "pyg", "pair": "gat", "method": "lsp", "role": "student",
+        "seed": 0, "status": "ok", "task": "multiclass", "metric": "accuracy", "val": 0.8, "test": 0.75, "epochs": 3,
+        "best_epoch": 1, "params": 1234, "train_seconds": 6.0,
+        "hyperparameters": {"method": {"weight": 100.0, "layers": [[-1, -1]]}, "training": {"lr": 0.01}},
+        "environment": {"device": "cpu", "torch": "2.13.0"}, "digests": {"data": "d" * 64},
+        "started": "2026-01-02T03:04:05.250+00:00", "ended": "2026-01-02T03:04:11.500+00:00",
+    }  # fmt: skip
+    return Record(**(values | changes))
+
+
+def put(results: Path, record: Record, history: bool = True) -> Path:
+    folder = results / "runs" / record.dataset / record.backend / record.pair / record.method
+    if record.role == "teacher":
+        folder = results / "teachers" / record.dataset / record.backend / record.pair
+    path = folder / f"seed-{record.seed}.json"
+    write_record(path, record)
+    if history:
+        rows = [f"{e},{2.0 * (e + 1)},{LOSS[e]},{LOSS[e] / 2},,{VAL[e]}" for e in range(len(LOSS))]
+        path.with_name(f"seed-{record.seed}.history.csv").write_text(
+            "\n".join(["epoch,seconds,loss,task,structure,val", *rows]) + "\n"
+        )
+    return path
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without runs: creating its tables takes three seconds, so the tests copy it."""
+    results = tmp_path_factory.mktemp("empty")
+    assert sync(results) == (0, 0, 0, ())
+    return results / "mlflow" / "mlflow.db"
+
+
+@pytest.fixture
+def results(tmp_path: Path, empty_store: Path) -> Path:
+    """Five runs: a teacher and two seeds of two methods."""
+    folder = tmp_path / "results"
+    (folder / "mlflow").mkdir(parents=True)
+    shutil.copy(empty_store, folder / "mlflow")
+    put(folder, record(method="teacher", role="teacher"))
+    for method in ("lsp", "kd"):
+        for seed in (0, 1):
+            put(folder, record(method=method, seed=seed, val=0.8 + seed / 100))
+    return folder
+
+
+def client(results: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{results}/mlflow/mlflow.db")
+
+
+def runs(results: Path, dataset: str = "digits") -> dict[str, Any]:
+    """The runs that the page shows, by identity; no two may have the same."""
+    mlflow = client(results)
+    found = list(mlflow.search_runs([mlflow.get_experiment_by_name(dataset).experiment_id]))
+    by_identity = {run.data.tags["distillbench.run"]: run for run in found}
+    assert len(by_identity) == len(found)
+    return by_identity
+
+
+def ids(results: Path) -> dict[str, str]:
+    return {identity: run.info.run_id for identity, run in runs(results).items()}
+
+
+def milliseconds(time: str) -> int:
+    return round(datetime.fromisoformat(time).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def test_every_record_becomes_one_run_and_a_second_sync_adds_nothing(results: Path) -> None:
+    written: list[tuple[int, int, str]] = []
+    assert sync(results, progress=lambda *step: written.append(step)) == (5, 0, 0, ())
+    assert [(done, total) for done, total, _ in written] == [(n, 5) for n in range(1, 6)]
+    before = ids(results)
+    assert set(before) == {f"digits/pyg/gat/{name}" for name in ("teacher/0", "lsp/0", "lsp/1", "kd/0", "kd/1")}
+    assert sync(results) == (0, 0, 5, ())
+    assert ids(results) == before
+
+
+def test_a_run_shows_what_its_record_says(results: Path) -> None:
+    sync(results)
+    run = runs(results)["digits/pyg/gat/lsp/0"]
+    assert run.info.run_name == "lsp · pyg · gat · seed 0"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"method.weight": "100.0", "method.layers": "[[-1, -1]]", "training.lr": "0.01"}
+    finals = {"val": 0.8, "test": 0.75, "epochs": 3, "best_epoch": 1, "params": 1234, "train_seconds": 6.0}
+    assert finals.items() <= run.data.metrics.items()
+    tags = {
+        "method": "lsp",
+        "backend": "pyg",
+        "pair": "gat",
+        "role": "student",
+        "seed": "0",
+        "status": "ok",
+        "key": "k",
+    }
+    assert (tags | {"dataset": "digits", "environment.device": "cpu"}).items() <= run.data.tags.items()
+    artifacts = {item.path: item.file_size for item in client(results).list_artifacts(run.info.run_id)}
+    folder = results / "runs/digits/pyg/gat/lsp"
+    assert artifacts == {name: (folder / name).stat().st_size for name in ("seed-0.json", "seed-0.history.csv")}
+
+
+def test_times_are_those_of_the_run_not_of_the_sync(results: Path) -> None:
+    sync(results)
+    run = runs(results)["digits/pyg/gat/lsp/0"]
+    assert run.info.start_time == milliseconds("2026-01-02T03:04:05.250")
+    assert run.info.end_time == milliseconds("2026-01-02T03:04:11.500")
+    curve = client(results).get_metric_history(run.info.run_id, "curves/loss")
+    assert [point.timestamp - run.info.start_time for point in curve] == [2000, 4000, 6000]
+
+
+def test_curves_are_complete_and_apart_from_the_final_metrics(results: Path) -> None:
+    sync(results)
+    run = runs(results)["digits/pyg/gat/lsp/0"]
+    for name, values in {"loss": LOSS, "task": [loss / 2 for loss in LOSS], "val": VAL}.items():
+        curve = client(results).get_metric_history(run.info.run_id, f"curves/{name}")
+        assert [(point.step, point.value) for point in curve] == list(enumerate(values))
+    assert "curves/structure" not in run.data.metrics  # an empty cell is no value
+    assert run.data.metrics["val"] == 0.8  # the selected epoch's; the curve ends at 0.7
+
+
+def test_more_metrics_and_params_than_one_call_may_carry(results: Path) -> None:
+    many = {f"p{n}": n for n in range(250)} | {"long": "x" * 10_000}
+    path = put(results, record(method="fitnet", epochs=500, hyperparameters=many))
+    rows = "".join(f"{epoch},{epoch / 10},{1 / (epoch + 1)},nan,0.5\n" for epoch in range(500))
+    path.with_name("seed-0.history.csv").write_text("epoch,seconds,loss,ωeight?,val\n" + rows)
+    assert sync(results).problems == ()
+    run = runs(results)["digits/pyg/gat/fitnet/0"]
+    assert len(run.data.params) == 251 and run.data.params["long"] == "x" * 6000
+    for name in ("loss", "ωeight_", "val"):
+        history = client(results).get_metric_history(run.info.run_id, f"curves/{name}")
+        assert sorted(point.step for point in history) == list(range(500))
+
+
+def test_a_changed_record_replaces_just_its_run(results: Path) -> None:
+    sync(results)
+    before = ids(results)
+    put(results, record(method="kd", seed=1, test=0.5))
+    assert sync(results) == (0, 1, 4, ())
+    after = ids(results)
+    assert {identity for identity in after if after[identity] != before[identity]} == {"digits/pyg/gat/kd/1"}
+    assert runs(results)["digits/pyg/gat/kd/1"].data.metrics["test"] == 0.5
+
+
+def test_a_changed_history_replaces_its_run(results: Path) -> None:
+    sync(results)
+    history = results / "runs/digits/pyg/gat/kd/seed-0.history.csv"
+    history.write_text(history.read_text().replace("0.9", "0.95"))
+    assert sync(results) == (0, 1, 4, ())
+
+
+def test_a_run_whose_record_is_gone_stays(results: Path) -> None:
+    sync(results)
+    before = ids(results)
+    (results / "runs/digits/pyg/gat/kd/seed-0.json").unlink()
+    assert sync(results) == (0, 0, 4, ())
+    assert ids(results) == before
+
+
+def test_a_corrupt_record_is_named_and_the_others_are_synced(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corrupt = results / "runs/digits/pyg/gat/kd/seed-0.json"
+    corrupt.write_text(corrupt.read_text().replace("0.75", "0.99"))
+    assert tracking.main(["sync", "--results", str(results)]) == 1
+    output = capsys.readouterr()
+    assert f"{corrupt}: corrupt record" in output.err
+    assert "4 runs added" in output.out and "1 problems" in output.out
+    assert set(runs(results)) == {f"digits/pyg/gat/{name}" for name in ("teacher/0", "lsp/0", "lsp/1", "kd/1")}
+
+
+def test_a_damaged_or_missing_history_is_named_and_its_run_shown(results: Path) -> None:
+    damaged = results / "runs/digits/pyg/gat/kd/seed-0.history.csv"
+    damaged.write_text(damaged.read_text() + "3,8.0,0.")
+    (results / "runs/digits/pyg/gat/kd/seed-1.history.csv").unlink()
+    report = sync(results)
+    assert report[:3] == (5, 0, 0)
+    assert [str(damaged) in report.problems[0], "seed-1.json: its history is missing" in report.problems[1]] == [
+        True
+    ] * 2
+    assert runs(results)["digits/pyg/gat/kd/0"].data.metrics["test"] == 0.75
+
+
+def test_two_files_of_the_same_run_are_named(results: Path) -> None:
+    folder = results / "runs/digits/pyg/gat/kd"
+    shutil.copy(folder / "seed-0.json", folder / "seed-7.json")
+    (problem,) = sync(results).problems
+    assert "seed-7.json" in problem and "seed-0.json" in problem
+
+
+def test_an_interrupted_sync_is_repaired_without_duplicates(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    finish = MlflowClient.set_terminated
+    finished: list[str] = []
+
+    def stop_in_the_third_run(self: Any, run_id: str, *args: Any, **kwargs: Any) -> None:
+        if len(finished) == 2:
+            raise KeyboardInterrupt
+        finished.append(run_id)
+        finish(self, run_id, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_terminated", stop_in_the_third_run)
+        with pytest.raises(KeyboardInterrupt):
+            sync(results)
+    assert len(runs(results)) == 3
+    report = sync(results)
+    assert (report.added, report.replaced, report.skipped) == (2, 1, 2)
+    assert len(runs(results)) == 5
+    assert {run.info.status for run in runs(results).values()} == {"FINISHED"}
+    assert set(finished) < set(ids(results).values())  # what was complete is not written again
+
+
+def test_a_sync_killed_before_it_deleted_the_replaced_run_leaves_no_duplicate(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    sync(results)
+    put(results, record(method="kd", seed=1, test=0.5))
+
+    def killed(self: Any, run_id: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "delete_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sync(results)
+    assert sync(results) == (0, 0, 5, ())
+    assert runs(results)["digits/pyg/gat/kd/1"].data.metrics["test"] == 0.5
+
+
+@pytest.mark.parametrize(("status", "shown"), [("diverged", "FAILED"), ("oom", "FAILED"), ("skipped", "FINISHED")])
+def test_a_run_that_is_not_ok_says_so(results: Path, status: str, shown: str) -> None:
+    nothing = dict.fromkeys(("val", "test", "epochs", "best_epoch", "params", "train_seconds"))
+    put(results, record(backend="dgl", status=status, reason="why", started="", ended="", **nothing), history=False)
+    assert sync(results) == (6, 0, 0, ())
+    run = runs(results)["digits/dgl/gat/lsp/0"]
+    assert run.info.status == shown
+    assert (run.data.tags["status"], run.data.tags["reason"]) == (status, "why")
+    assert run.data.metrics == {}
+
+
+def test_one_summary_per_data_set_holds_tables_figure_and_data(results: Path) -> None:
+    put(results, record(dataset="mnist5k"))
+    for name in ("tables/comparison.csv", "tables/comparison.tex", "tables/runs.parquet", "figures/digits.png"):
+        (results / name).parent.mkdir(exist_ok=True)
+        (results / name).write_text(name)
+    card = results / "data/digits/data.json"
+    card.parent.mkdir(parents=True)
+    card.write_text('{"name": "digits", "source": "scikit-learn", "nodes": 1797, "digest": "0123456789abcdef"}')
+    assert sync(results) == (8, 0, 0, ())
+    summary = runs(results)["digits/summary"]
+    mlflow = client(results)
+    assert [item.path for item in mlflow.list_artifacts(summary.info.run_id, "figures")] == ["figures/digits.png"]
+    tables = [item.path for item in mlflow.list_artifacts(summary.info.run_id, "tables")]
+    assert tables == ["tables/comparison.csv", "tables/comparison.tex"]
+    for run in runs(results).values():
+        (data,) = run.inputs.dataset_inputs
+        assert (data.dataset.name, data.dataset.digest, data.dataset.profile) == (
+            "digits",
+            "01234567",
+            '{"nodes": 1797}',
+        )
+    (results / "tables/comparison.csv").write_text("new")
+    assert sync(results) == (0, 2, 6, ())
+
+
+def test_two_syncs_at_once_meet_a_fresh_store_and_leave_no_duplicates(results: Path) -> None:
+    shutil.rmtree(results / "mlflow")
+    command = [sys.executable, "-m", "distillbench.tracking", "sync", "--results", str(results)]
+    environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = sorted(process.communicate(timeout=80)[0].splitlines()[-1] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert printed[0].startswith("MLflow: 0 runs added, 0 replaced, 5 up to date")
+    assert printed[1].startswith("MLflow: 5 runs added")
+    assert len(runs(results)) == 5
+    assert not list((results / "mlflow").glob(".mlflow.db.*"))
+
+
+def test_a_moved_results_folder_is_told_to_start_its_view_anew(results: Path) -> None:
+    sync(results)
+    moved = results.rename(results.with_name("moved"))
+    (problem,) = sync(moved).problems
+    assert "was moved" in problem and str(moved) in problem
+    assert not results.exists()
+
+
+def test_a_folder_as_store_is_refused(results: Path) -> None:
+    with pytest.raises(TrackingError, match="'mlruns'.*sqlite"):
+        sync(results, "mlruns")
+
+
+def test_importing_the_module_imports_neither_mlflow_nor_torch() -> None:
+    code = "import sys, distillbench.tracking; print([name for name in ('mlflow', 'torch') if name in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
+    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert output.stdout == "[]\n"

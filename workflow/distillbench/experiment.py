@@ -1,0 +1,157 @@
+"""One run, from seed to result: split, initial weights, training, selection, one look at the test part.
+
+What a seed fixes (split, teacher, initial weights, batch order) depends neither on the method nor on the library.
+"""
+
+import io
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from distillbench.backends import get_backend
+from distillbench.config import Training
+from distillbench.data import read_data
+from distillbench.inputs import Inputs, TeacherOutputs, load_outputs, predict, teacher_outputs
+from distillbench.method import Dims, Method, TaskLossOnly
+from distillbench.models import GNN, canonical_state, count_parameters, initialise
+from distillbench.params import Parameters
+from distillbench.plugins import load
+from distillbench.specs import ModelSpec
+from distillbench.train import Checkpointing, DivergedError, Fit, OutOfTimeError, fit, without_test
+
+log = logging.getLogger("distillbench")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run. weights: the selected weights under their common names, as saved by torch."""
+
+    status: str
+    reason: str = ""
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    seconds: float | None = None
+    val: float | None = None
+    test: float | None = None
+    params: int | None = None
+    split_sizes: dict[str, int] = field(default_factory=dict)
+    weights: bytes | None = None
+    outputs: TeacherOutputs | None = None
+
+
+class Experiment:
+    """A cell's data, library and specifications, set up once for all seeds of a job.
+
+    Raises:
+        BackendUnavailableError: the library does not import.
+    """
+
+    def __init__(self, params: dict[str, Any], data_folder: Path) -> None:
+        # one thread: reductions have one order, so a seed has one result; jobs run side by side instead
+        torch.set_num_threads(1)
+        self.backend = get_backend(params["backend"])
+        self.device = self.backend.device()
+        if self.device.type == "cuda":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        self.data = read_data(data_folder)
+        plugin = load("dataset", Path(params["dataset_file"]))
+        self.dataset = plugin(plugin.Params(**params["dataset_params"]))
+        self.training = Training(**params["training"])
+        self.params = params
+
+    def run(
+        self,
+        seed: int,
+        *,
+        teacher_outputs_file: Path | None = None,
+        run_seconds: float = float("inf"),
+        checkpointing: Checkpointing | None = None,
+        progress: Callable[[dict[str, float], int], None] = lambda row, best_epoch: None,
+    ) -> Outcome:
+        """Train and evaluate one seed. What can be expected to go wrong becomes the outcome's status."""
+        try:
+            return self._run(seed, teacher_outputs_file, run_seconds, checkpointing, progress)
+        except DivergedError as error:
+            return Outcome("diverged", str(error))
+        except OutOfTimeError as error:
+            return Outcome("timeout", str(error))
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            return Outcome("oom", f"out of memory: {error}")
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):
+                raise
+            return Outcome("oom", f"out of memory: {str(error).splitlines()[0]}")
+
+    def _run(
+        self,
+        seed: int,
+        teacher_file: Path | None,
+        run_seconds: float,
+        checkpointing: Checkpointing | None,
+        progress: Callable[[dict[str, float], int], None],
+    ) -> Outcome:
+        split = self.dataset.split(self.data, seed)
+        data, visible = without_test(self.data, split)
+        inputs = self._inputs(data)
+        method = self._method(seed)
+        model = self._model(seed, "student" if "method" in self.params else "teacher")
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        result: Fit = fit(
+            model,
+            method.to(self.device),
+            inputs,
+            visible,
+            self.training,
+            seed=seed,
+            teacher=load_outputs(teacher_file) if teacher_file else None,
+            distill_nodes=self.params.get("protocol", {}).get("distill_nodes", "all"),
+            run_seconds=run_seconds,
+            checkpointing=checkpointing,
+            progress=progress,
+        )
+        # the one look at the test part, on the selected weights
+        logits, y = predict(model, self._inputs(self.data).ordered(split.test))
+        weights = io.BytesIO()
+        torch.save(canonical_state(model), weights)
+        return Outcome(
+            "ok",
+            history=result.history,
+            best_epoch=result.best_epoch,
+            seconds=result.seconds,
+            val=result.val,
+            test=self.data.task.metric(logits, y),
+            params=count_parameters(model),
+            split_sizes=split.sizes(),
+            weights=weights.getvalue(),
+            outputs=None if "method" in self.params else teacher_outputs(model, inputs, split.train),
+        )
+
+    def _inputs(self, data: Any) -> Inputs:
+        return Inputs(data, self.backend, self.device, self.training.batch_size)
+
+    def _model(self, seed: int, role: str) -> nn.Module:
+        spec = TypeAdapter(ModelSpec).validate_python(self.params["model"])
+        model = GNN(spec, self.backend, self.data.x.shape[1], self.data.num_classes)
+        initialise(model, seed, role)
+        return model.to(self.device)
+
+    def _method(self, seed: int) -> Method:
+        spec: Any = TypeAdapter(ModelSpec)
+        student = self._dims(spec.validate_python(self.params["model"]))
+        if "method" not in self.params:
+            return TaskLossOnly(Parameters(), student, student)
+        plugin = load("method", Path(self.params["method"]["file"]))
+        teacher = self._dims(spec.validate_python(self.params["teacher_model"]))
+        method: Method = plugin(plugin.Params(**self.params["method"]["params"]), student, teacher)
+        initialise(method, seed, "projector")
+        return method
+
+    def _dims(self, spec: Any) -> Dims:
+        return Dims(spec.hidden_dims, self.data.num_classes)

@@ -1,0 +1,270 @@
+"""What the rules of the DAG do: prepare a data set, train a shard of teachers or students.
+
+A job trains the seeds of its shard that are not on disk yet, one after another, and writes the records of all of them
+into the file that the DAG declares. The per-seed files are not declared outputs, which Snakemake would delete before a
+rerun: a finished seed is never trained twice. A stored run is used only where its key (configuration, data, code and,
+for a student, its teacher) agrees. torch is imported only when there is something to train.
+"""
+
+import csv
+import io
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distillbench.backends import BackendUnavailableError
+from distillbench.plan import TEACHER, Cell, Paths
+from distillbench.record import (
+    Record,
+    RecordError,
+    digest,
+    environment,
+    file_digest,
+    read_record,
+    read_shard,
+    utc_now,
+    write_atomically,
+    write_record,
+    write_shard,
+)
+
+if TYPE_CHECKING:
+    from distillbench.experiment import Outcome
+
+log = logging.getLogger("distillbench")
+
+# a run with another status (oom, timeout, skipped) is tried again when its job runs again
+FINISHED = ("ok", "diverged")
+_DECIDES = ("model", "training", "teacher_model", "protocol", "dataset_params")
+
+
+def prepare_data(results: str, name: str, file: str, params: dict[str, Any]) -> str:
+    """Load a data set once and write it to ``results/data/{name}/``. Returns a line that sums the job up."""
+    from distillbench.data import write_data
+    from distillbench.plugins import load
+
+    plugin = load("dataset", Path(file))
+    dataset = plugin(plugin.Params(**params))
+    data = dataset.load()
+    write_data(Paths(results).data(name), name, dataset, data)
+    return f"{name}: {data.num_graphs} graphs, {data.num_nodes} nodes, {data.edge_index.shape[1]} edges"
+
+
+def train(**arguments: Any) -> str:
+    """Train a shard of teachers or students; arguments as of Job. Returns a line that sums the job up."""
+    return Job(**arguments).run()
+
+
+class Job:
+    """One shard of seeds of one method, or of the teacher, in one cell.
+
+    params: see Plan.teacher_params and Plan.student_params. sources: the files whose content is part of the key.
+    execution: see config.Execution.
+    """
+
+    def __init__(
+        self, results: str, shard: int, params: dict[str, Any], sources: list[str], execution: dict[str, Any]
+    ) -> None:
+        self.paths, self.shard, self.params, self.execution = Paths(results), shard, params, execution
+        self.cell = Cell(params["dataset"], params["backend"], params["pair"])
+        self.method: str = params["method"]["name"] if "method" in params else TEACHER
+        self.name = "/".join((*self.cell, self.method))
+        self.folder = self.paths.runs(self.cell, self.method)
+        self.card = json.loads((self.paths.data(self.cell.dataset) / "data.json").read_text())
+        # by content alone: moving the folder must not make anything train again
+        self.digests = {
+            "data": self.card["digest"],
+            "code": digest(sorted(file_digest(Path(file)) for file in sources)),
+        }
+
+    def run(self) -> str:
+        """Train what is missing, write the shard's records. Returns a line that sums the job up."""
+        begun = time.monotonic()
+        seeds: list[int] = self.params["seeds"]
+        teachers = self._teachers()
+        keys = {seed: self._key(seed, teachers.get(seed)) for seed in seeds}
+        records = {seed: record for seed in seeds if (record := self._stored(seed, keys[seed]))}
+        todo = [seed for seed in seeds if seed not in records]
+        if records:
+            log.info("%s: %d of %d seeds are on disk already", self.name, len(records), len(seeds))
+        run_one = self._runner() if todo else None
+        for number, seed in enumerate(todo, start=1):
+            title = f"{self.name} seed {seed} (run {number} of {len(todo)})"
+            log.info("%s begins", title)
+            assert run_one is not None
+            started = utc_now()
+            outcome = run_one(seed, keys[seed], teachers.get(seed), title)
+            records[seed] = self._store(seed, keys[seed], started, outcome)
+            log.info("%s: %s", title, _describe(records[seed]))
+        ordered = [records[seed] for seed in seeds]
+        write_shard(self.paths.shard(self.cell, self.method, self.shard), ordered)
+        return f"{self.name}: {_summary(ordered)}; {len(todo)} trained in {time.monotonic() - begun:.0f} s"
+
+    def file(self, seed: int, ending: str) -> Path:
+        """One of a seed's files."""
+        return self.folder / f"seed-{seed}.{ending}"
+
+    def _teachers(self) -> dict[int, Record]:
+        """The teachers' records by seed, where the method needs a teacher."""
+        if not self.params.get("method", {}).get("needs_teacher"):
+            return {}
+        return {record.seed: record for record in read_shard(self.paths.shard(self.cell, TEACHER, self.shard))}
+
+    def _key(self, seed: int, teacher: Record | None) -> str:
+        decides = {name: self.params[name] for name in _DECIDES if name in self.params}
+        if not teacher:
+            decides.pop("teacher_model", None)
+        method = self.params.get("method", {}).get("params")
+        return digest(decides, method, self.digests, seed, teacher and [teacher.key, teacher.status, teacher.digests])
+
+    def _stored(self, seed: int, key: str) -> Record | None:
+        """The finished run of this seed, if its key agrees. A corrupt record is named and set aside, never used."""
+        path = self.file(seed, "json")
+        if not path.exists():
+            return None
+        try:
+            record = read_record(path)
+        except RecordError as error:
+            aside = path.with_name(path.name + ".corrupt")
+            path.replace(aside)
+            log.warning("%s\nIt was moved to %s, and the seed is trained again.", error, aside)
+            return None
+        if record.key != key or record.status not in FINISHED:
+            return None
+        needed = [name for name in record.digests if name in ("weights", "outputs")]
+        missing = [self._artifact(seed, name) for name in needed if not self._artifact(seed, name).exists()]
+        if missing:
+            log.warning("%s is missing: the seed is trained again", ", ".join(map(str, missing)))
+        return None if missing else record
+
+    def _artifact(self, seed: int, name: str) -> Path:
+        return self.file(seed, {"weights": "pt", "outputs": "outputs.pt"}[name])
+
+    def _runner(self) -> "Callable[[int, str, Record | None, str], Outcome]":
+        """What runs one seed. A library that does not import gives skipped runs, with the reason."""
+        from distillbench.experiment import Experiment, Outcome
+        from distillbench.train import Checkpointing
+
+        try:
+            experiment = Experiment(self.params, self.paths.data(self.cell.dataset))
+        except BackendUnavailableError as error:
+            reason = str(error)
+            self.environment = environment(None, "none", 0)
+            return lambda *_: Outcome("skipped", reason)
+        device = str(experiment.device)
+        self.environment = environment(self.cell.backend, device, 1)
+
+        def run_one(seed: int, key: str, teacher: Record | None, title: str) -> Outcome:
+            if teacher and teacher.status != "ok":
+                return Outcome("skipped", f"its teacher has the status {teacher.status}: {teacher.reason}")
+            return experiment.run(
+                seed,
+                teacher_outputs_file=self._teacher_outputs(teacher) if teacher else None,
+                run_seconds=self.params["run_seconds"],
+                checkpointing=Checkpointing(self.file(seed, "checkpoint.pt"), key, self.execution["checkpoint_seconds"]),
+                progress=_Progress(title, self.params["training"]["epochs"]),
+            )
+
+        return run_one
+
+    def _teacher_outputs(self, teacher: Record) -> Path:
+        """The file of a teacher's outputs, if it is the one that its record speaks of."""
+        path = self.paths.runs(self.cell, TEACHER) / f"seed-{teacher.seed}.outputs.pt"
+        if not path.exists() or file_digest(path) != teacher.digests["outputs"]:
+            shard = self.paths.shard(self.cell, TEACHER, self.shard)
+            state = "does not match its record" if path.exists() else "is missing"
+            raise RecordError(f"{path}: {state}. Delete it and {shard}, and run snakemake again.")
+        return path
+
+    def _store(self, seed: int, key: str, started: str, outcome: "Outcome") -> Record:
+        """Write a run's files, the record last: while it is not there, the run does not count as finished."""
+        from distillbench.inputs import save_outputs
+
+        self.file(seed, "json").unlink(missing_ok=True)
+        digests = dict(self.digests)
+        if outcome.weights is not None:
+            write_atomically(self._artifact(seed, "weights"), outcome.weights)
+            digests["weights"] = file_digest(self._artifact(seed, "weights"))
+        if outcome.outputs is not None:
+            save_outputs(self._artifact(seed, "outputs"), outcome.outputs)
+            digests["outputs"] = file_digest(self._artifact(seed, "outputs"))
+        write_atomically(self.file(seed, "history.csv"), _csv(outcome.history))
+        record = Record(
+            key=key,
+            **self.cell._asdict(),
+            method=self.method,
+            role="teacher" if self.method == TEACHER else "student",
+            seed=seed,
+            status=outcome.status,  # type: ignore[arg-type]
+            reason=outcome.reason,
+            task=self.card["task"],
+            metric=self.card["metric"],
+            resplit=self.card["resplit"],
+            split_sizes=outcome.split_sizes,
+            val=outcome.val,
+            test=outcome.test,
+            epochs=len(outcome.history) or None,
+            best_epoch=outcome.best_epoch,
+            params=outcome.params,
+            train_seconds=outcome.seconds,
+            hyperparameters={
+                "model": self.params["model"],
+                "training": self.params["training"],
+                "method": self.params.get("method", {}).get("params", {}),
+                "protocol": self.params.get("protocol", {}),
+                "dataset": self.params["dataset_params"],
+            },
+            environment=self.environment,
+            digests=digests,
+            started=started,
+            ended=utc_now(),
+        )
+        write_record(self.file(seed, "json"), record)
+        self.file(seed, "checkpoint.pt").unlink(missing_ok=True)
+        return record
+
+
+class _Progress:
+    """Logs an epoch now and then: the first, the last, and one every few seconds."""
+
+    def __init__(self, title: str, epochs: int, every: float = 5.0) -> None:
+        self.title, self.epochs, self.every = title, epochs, every
+        self.begun = self.logged = time.monotonic()
+
+    def __call__(self, row: dict[str, float], best_epoch: int) -> None:
+        now, epoch = time.monotonic(), int(row["epoch"])
+        if epoch not in (1, self.epochs) and now - self.logged < self.every:
+            return
+        self.logged = now
+        left = (now - self.begun) / epoch * (self.epochs - epoch)
+        log.info(
+            "%s: epoch %d of %d, loss %.4f, val %.4f (best: epoch %d), at most %.0f s left",
+            self.title, epoch, self.epochs, row["loss"], row["val"], best_epoch, left,
+        )  # fmt: skip
+
+
+def _csv(history: list[dict[str, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(history[0]) if history else ["epoch"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+def _describe(record: Record) -> str:
+    if record.status != "ok":
+        return f"{record.status}: {record.reason}"
+    return f"ok, val {record.val:.4f}, test {record.test:.4f}, epoch {record.best_epoch}, {record.train_seconds:.1f} s"
+
+
+def _summary(records: list[Record]) -> str:
+    good = [record for record in records if record.status == "ok"]
+    failed = sorted({record.status for record in records} - {"ok"})
+    text = f"{len(good)} of {len(records)} ok" + (f" ({', '.join(failed)})" if failed else "")
+    if good:
+        means = [sum(getattr(r, part) for r in good) / len(good) for part in ("val", "test")]
+        text += f", mean val {means[0]:.3f}, mean test {means[1]:.3f}"
+    return text

@@ -1,0 +1,54 @@
+# From the config to the plan: what there is to run, and where it goes. No rules here.
+import os
+import sys
+
+# jobs may be forked from a process that belongs to this Snakemake process (distillbench.warm)
+os.environ.setdefault("DISTILLBENCH_OWNER", str(os.getpid()))
+
+from distillbench.config import ConfigError
+from distillbench.plan import Cell, make_plan
+
+CONFIG_FILES = workflow.overwrite_configfiles or ["config/config.yaml"]
+
+try:
+    PLAN = make_plan(config, CONFIG_FILES, Path(workflow.basedir))
+except ConfigError as error:
+    sys.exit(f"\nThe config cannot run.\n{error}\n")
+
+RESULTS = PLAN.config.results
+config.update(results=RESULTS, execution=PLAN.config.execution.model_dump())
+
+
+wildcard_constraints:
+    dataset="|".join(map(re.escape, PLAN.config.datasets)),
+    backend="|".join(PLAN.config.backends),
+    pair="|".join(sorted({re.escape(cell.pair) for cell in PLAN.all_cells})),
+    method="|".join(map(re.escape, PLAN.methods)),
+    shard=r"\d+",
+
+
+def cell_of(wildcards):
+    return Cell(wildcards.dataset, wildcards.backend, wildcards.pair)
+
+
+def teacher_params(wildcards):
+    return PLAN.teacher_params(cell_of(wildcards), int(wildcards.shard))
+
+
+def student_params(wildcards):
+    return PLAN.student_params(cell_of(wildcards), wildcards.method, int(wildcards.shard))
+
+
+def teacher_sources(wildcards):
+    return PLAN.teacher_sources(wildcards.dataset, wildcards.backend)
+
+
+def student_sources(wildcards):
+    return PLAN.student_sources(wildcards.dataset, wildcards.backend, wildcards.method)
+
+
+def teacher_of(wildcards):
+    """The teachers of the same seeds, where the method needs a teacher."""
+    if not PLAN.needs_teacher(wildcards.method):
+        return []
+    return str(PLAN.paths.shard(cell_of(wildcards), "teacher", int(wildcards.shard)))

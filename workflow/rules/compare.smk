@@ -1,0 +1,69 @@
+rule collect:
+    input:
+        records=PLAN.shard_files(),
+        sources=PLAN.table_sources(),
+    output:
+        csv=f"{RESULTS}/tables/runs.csv",
+        parquet=f"{RESULTS}/tables/runs.parquet",
+    log:
+        f"{RESULTS}/logs/collect.log",
+    params:
+        skipped=PLAN.skipped(),
+        order=PLAN.methods,
+    script:
+        "../scripts/collect.py"
+
+
+rule compare:
+    input:
+        runs=f"{RESULTS}/tables/runs.parquet",
+        sources=PLAN.table_sources(),
+    output:
+        csv=report(
+            f"{RESULTS}/tables/comparison.csv",
+            caption="../report/comparison.rst",
+            category="Tables",
+            labels={"table": "comparison"},
+        ),
+        html=f"{RESULTS}/tables/comparison.html",
+        tex=f"{RESULTS}/tables/comparison.tex",
+        markdown=f"{RESULTS}/tables/comparison.md",
+        equivalence=f"{RESULTS}/tables/equivalence.csv",
+    log:
+        f"{RESULTS}/logs/compare.log",
+    params:
+        compare=PLAN.config.compare.model_dump(),
+    script:
+        "../scripts/compare.py"
+
+
+rule figure:
+    input:
+        runs=f"{RESULTS}/tables/runs.parquet",
+        comparison=f"{RESULTS}/tables/comparison.csv",
+        sources=PLAN.figure_sources(),
+    output:
+        png=report(
+            f"{RESULTS}/figures/{{dataset}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"data set": "{dataset}"},
+        ),
+        svg=f"{RESULTS}/figures/{{dataset}}.svg",
+    log:
+        f"{RESULTS}/logs/figures/{{dataset}}.log",
+    params:
+        baseline=PLAN.config.compare.baseline,
+    script:
+        "../scripts/figure.py"
+
+
+rule profiles:
+    input:
+        profiles=PLAN.profile_files(),
+    output:
+        csv=f"{RESULTS}/tables/profiles.csv",
+    log:
+        f"{RESULTS}/logs/profiles.log",
+    script:
+        "../scripts/profiles.py"

@@ -1,0 +1,12 @@
+rule dataset:
+    input:
+        plugin=lambda wildcards: PLAN.dataset_file(wildcards.dataset),
+    output:
+        arrays=f"{RESULTS}/data/{{dataset}}/data.npz",
+        card=f"{RESULTS}/data/{{dataset}}/data.json",
+    log:
+        f"{RESULTS}/logs/data/{{dataset}}.log",
+    params:
+        data=lambda wildcards: PLAN.data_params(wildcards.dataset),
+    script:
+        "../scripts/dataset.py"

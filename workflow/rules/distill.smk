@@ -1,0 +1,14 @@
+rule distill:
+    input:
+        card=f"{RESULTS}/data/{{dataset}}/data.json",
+        teacher=teacher_of,
+        sources=student_sources,
+    output:
+        records=f"{RESULTS}/runs/{{dataset}}/{{backend}}/{{pair}}/{{method}}/records-{{shard}}.json",
+    log:
+        f"{RESULTS}/logs/runs/{{dataset}}/{{backend}}/{{pair}}/{{method}}/{{shard}}.log",
+    params:
+        run=student_params,
+    threads: 1
+    script:
+        "../scripts/train.py"

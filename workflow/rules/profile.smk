@@ -1,0 +1,14 @@
+rule profile:
+    input:
+        card=f"{RESULTS}/data/{{dataset}}/data.json",
+        sources=PLAN.profile_sources(),
+    output:
+        teacher=f"{RESULTS}/profiles/{{dataset}}/{{backend}}/{{pair}}/teacher.json",
+        student=f"{RESULTS}/profiles/{{dataset}}/{{backend}}/{{pair}}/student.json",
+    log:
+        f"{RESULTS}/logs/profiles/{{dataset}}/{{backend}}/{{pair}}.log",
+    params:
+        run=lambda wildcards: PLAN.profile_params(cell_of(wildcards)),
+    threads: workflow.cores  # nothing else beside a measurement
+    script:
+        "../scripts/profile.py"

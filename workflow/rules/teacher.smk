@@ -1,0 +1,14 @@
+rule teacher:
+    input:
+        card=f"{RESULTS}/data/{{dataset}}/data.json",
+        sources=teacher_sources,
+    output:
+        records=f"{RESULTS}/teachers/{{dataset}}/{{backend}}/{{pair}}/records-{{shard}}.json",
+    log:
+        f"{RESULTS}/logs/teachers/{{dataset}}/{{backend}}/{{pair}}/{{shard}}.log",
+    params:
+        run=teacher_params,
+    priority: 10  # everything else waits for the teachers
+    threads: 1
+    script:
+        "../scripts/train.py"

@@ -1,0 +1,16 @@
+rule track:
+    input:
+        records=PLAN.shard_files(),
+        tables=PLAN.table_files(),
+        figures=PLAN.figure_files(),
+    output:
+        synced=f"{RESULTS}/mlflow/synced.json",
+    log:
+        f"{RESULTS}/logs/track.log",
+    script:
+        "../scripts/track.py"
+
+
+onerror:
+    # what has finished can be seen in MLflow, also when something else failed
+    shell("python -m distillbench.tracking sync --results {RESULTS} || true")

@@ -1,0 +1,15 @@
+"""Gather all records into one table of runs."""
+
+from distillbench.warm import call
+
+call(
+    "distillbench.reports:collect",
+    {
+        "shards": list(snakemake.input.records),
+        "skipped": snakemake.params.skipped,
+        "methods": snakemake.params.order,
+        "csv": snakemake.output.csv,
+        "parquet": snakemake.output.parquet,
+    },
+    log=snakemake.log[0],
+)

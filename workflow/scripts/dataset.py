@@ -1,0 +1,9 @@
+"""Write one data set into results/data/."""
+
+from distillbench.warm import call
+
+call(
+    "distillbench.jobs:prepare_data",
+    {"results": snakemake.config["results"], "file": snakemake.input.plugin, **snakemake.params.data},
+    log=snakemake.log[0],
+)

@@ -1,0 +1,9 @@
+"""Bring MLflow up to date with the records."""
+
+from distillbench.warm import call
+
+call(
+    "distillbench.reports:track",
+    {"results": snakemake.config["results"], "synced": snakemake.output.synced},
+    log=snakemake.log[0],
+)

@@ -1,0 +1,18 @@
+"""Train the seeds of one shard: teachers, or one method's students."""
+
+from distillbench.warm import call
+
+execution = snakemake.config["execution"]
+call(
+    "distillbench.jobs:train",
+    {
+        "results": snakemake.config["results"],
+        "shard": int(snakemake.wildcards.shard),
+        "params": snakemake.params.run,
+        "sources": list(snakemake.input.sources),
+        "execution": execution,
+    },
+    log=snakemake.log[0],
+    backend=snakemake.wildcards.backend,
+    warm=execution["warm_start"],
+)
