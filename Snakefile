@@ -22,8 +22,10 @@ include: "workflow/rules/track.smk"
 
 
 rule all:
+    default_target: True
     input:
+        PLAN.shard_files(),
+        PLAN.profile_files(),
         PLAN.table_files(),
         PLAN.figure_files(),
         f"{RESULTS}/mlflow/synced.json",
-    default_target: True

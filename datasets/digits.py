@@ -5,9 +5,10 @@ test, drawn anew for every seed. Ships with scikit-learn, nothing is downloaded.
 """
 
 import torch
+from pydantic import PositiveInt
+
 from distillbench.data import Dataset, GraphData, Split, symmetric_with_loops
 from distillbench.params import Parameters
-from pydantic import PositiveInt
 
 
 class Digits(Dataset):
@@ -33,7 +34,9 @@ class Digits(Dataset):
         k = self.params.neighbours
         nearest = NearestNeighbors(n_neighbors=k).fit(digits.data).kneighbors(return_distance=False)
         nodes = len(digits.data)
-        edges = symmetric_with_loops(torch.from_numpy(nearest).flatten(), torch.arange(nodes).repeat_interleave(k), nodes)
+        edges = symmetric_with_loops(
+            torch.from_numpy(nearest).flatten(), torch.arange(nodes).repeat_interleave(k), nodes
+        )
         return GraphData(
             x=torch.from_numpy(digits.data / 16).float(),
             edge_index=edges,

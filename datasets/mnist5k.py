@@ -6,9 +6,10 @@ own features, as DGCNN does. The split is drawn anew for every seed. Ships with 
 
 import numpy as np
 import torch
+from pydantic import Field, PositiveInt
+
 from distillbench.data import Dataset, GraphData, Split
 from distillbench.params import Parameters
-from pydantic import Field, PositiveInt
 
 
 class MNIST5k(Dataset):
@@ -19,10 +20,10 @@ class MNIST5k(Dataset):
     licence = "CC BY-SA 3.0"
 
     class Params(Parameters):
-        """points: of one cloud. ink: grey level (0-255) from which a pixel counts. train, val: clouds; the rest: test."""
+        """points: of a cloud. ink: grey (0-255) above which a pixel counts. train, val: clouds (test: the rest)."""
 
-        points: PositiveInt = 48
-        ink: int = Field(default=100, ge=0, le=254)
+        points: int = Field(default=48, ge=2)
+        ink: int = Field(default=100, ge=0, le=253)  # no digit has less than one pixel above 253
         train: PositiveInt = 2000
         val: PositiveInt = 500
 

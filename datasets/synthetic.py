@@ -7,9 +7,10 @@ no overlap; generalised here).
 """
 
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+
 from distillbench.data import Dataset, GraphData, Split, symmetric_with_loops
 from distillbench.params import Parameters
-from pydantic import Field, PositiveFloat, PositiveInt
 
 
 class Synthetic(Dataset):

@@ -1,7 +1,7 @@
 """Attention transfer (AT).
 
 Zagoruyko, Komodakis: Paying More Attention to Attention. ICLR 2017, arXiv 1612.03928.
-    L = task + β ‖ Q_s/‖Q_s‖ − Q_t/‖Q_t‖ ‖²,   Q_i = Σ_c z_ic²                                         (section 3.1, eq. 2)
+    L = task + β ‖ Q_s/‖Q_s‖ − Q_t/‖Q_t‖ ‖²,   Q_i = Σ_c z_ic²                                    (section 3.1, eq. 2)
 A node takes the place of a pixel: Q is a vector over the nodes of the batch, and is normalised over them.
 
 Reduction: the paper sets β to 10³ "divided by the number of elements in the attention map"; so β = 1000 and a mean over
@@ -14,11 +14,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat
+from torch import Tensor
+
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, Parameters
-from pydantic import PositiveFloat
-from torch import Tensor
 
 
 class AT(Method):

@@ -13,11 +13,12 @@ Layers: last hidden of both, before the activation. Default β = 0.01: our featu
 from typing import Literal
 
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
 from distillbench.method import Context, Dims, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, Parameters
-from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor, nn
 
 
 class FitNet(Method):

@@ -1,19 +1,20 @@
 """Knowledge distillation by soft labels (KD).
 
 Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network. NIPS workshop 2014, arXiv 1503.02531.
-    L = (1 - α) task + α T² KL(p_t ‖ p_s),   p = softmax(z / T),   mean over rows                      (section 2)
-Several labels: BCE(z_s / T, σ(z_t / T)) instead of KL, mean over rows and labels (Joshi et al., TNNLS 2022, α = ½, T = 1).
+    L = (1 - α) task + α T² KL(p_t ‖ p_s),   p = softmax(z / T),   mean over rows                   (section 2)
+Several labels: BCE(z_s / T, σ(z_t / T)) instead of KL, mean over both (Joshi et al. 2022: α = ½, T = 1).
 
-KL direction: teacher ‖ student. Reduction: mean over nodes or graphs ("mean" in torch would also divide by the classes).
+KL direction: teacher ‖ student. Reduction: mean over nodes or graphs (torch's "mean" would also divide by the classes).
 Layers: logits. Defaults: α = 0.5 (Joshi et al. on PPI), T = 2; not tuned.
 """
 
 import torch.nn.functional as F
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, Parameters
-from pydantic import Field, PositiveFloat
-from torch import Tensor
 
 
 class KD(Method):

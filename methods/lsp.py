@@ -10,12 +10,13 @@ whose distances are far below 14 give an almost uniform structure, and hence an 
 """
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, Kernel, LayerPair, Parameters
 from distillbench.structure import local_structure, structure_divergence, union_edges
-from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor
 
 
 class LSP(Method):

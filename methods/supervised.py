@@ -1,12 +1,13 @@
 """The student alone: the control that every method is compared with.
 
-    L = task loss                                             (cross-entropy, or binary cross-entropy for several labels)
+L = task loss                                             (cross-entropy, or binary cross-entropy for several labels)
 """
+
+from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS
-from torch import Tensor
 
 
 class Supervised(Method):

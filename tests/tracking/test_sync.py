@@ -148,7 +148,8 @@ def test_more_metrics_and_params_than_one_call_may_carry(results: Path) -> None:
     path.with_name("seed-0.history.csv").write_text("epoch,seconds,loss,ωeight?,val\n" + rows)
     assert sync(results).problems == ()
     run = runs(results)["digits/pyg/gat/fitnet/0"]
-    assert len(run.data.params) == 251 and run.data.params["long"] == "x" * 6000
+    assert len(run.data.params) == 251
+    assert run.data.params["long"] == "x" * 6000
     for name in ("loss", "ωeight_", "val"):
         history = client(results).get_metric_history(run.info.run_id, f"curves/{name}")
         assert sorted(point.step for point in history) == list(range(500))
@@ -185,7 +186,8 @@ def test_a_corrupt_record_is_named_and_the_others_are_synced(results: Path, caps
     assert tracking.main(["sync", "--results", str(results)]) == 1
     output = capsys.readouterr()
     assert f"{corrupt}: corrupt record" in output.err
-    assert "4 runs added" in output.out and "1 problems" in output.out
+    assert "4 runs added" in output.out
+    assert "1 problems" in output.out
     assert set(runs(results)) == {f"digits/pyg/gat/{name}" for name in ("teacher/0", "lsp/0", "lsp/1", "kd/1")}
 
 
@@ -205,7 +207,8 @@ def test_two_files_of_the_same_run_are_named(results: Path) -> None:
     folder = results / "runs/digits/pyg/gat/kd"
     shutil.copy(folder / "seed-0.json", folder / "seed-7.json")
     (problem,) = sync(results).problems
-    assert "seed-7.json" in problem and "seed-0.json" in problem
+    assert "seed-7.json" in problem
+    assert "seed-0.json" in problem
 
 
 def test_an_interrupted_sync_is_repaired_without_duplicates(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,16 +303,24 @@ def test_two_syncs_at_once_meet_a_fresh_store_and_leave_no_duplicates(results: P
     assert not list((results / "mlflow").glob(".mlflow.db.*"))
 
 
-def test_a_moved_results_folder_is_told_to_start_its_view_anew(results: Path) -> None:
-    sync(results)
+def test_in_a_moved_results_folder_the_view_is_written_anew_and_the_old_one_kept(results: Path) -> None:
+    before = sync(results)
     moved = results.rename(results.with_name("moved"))
-    (problem,) = sync(moved).problems
-    assert "was moved" in problem and str(moved) in problem
-    assert not results.exists()
+    report = sync(moved)
+    assert report.problems == ()
+    assert (report.added, report.skipped) == (before.added, 0)
+    assert (moved / "mlflow/mlflow.db.moved").exists()
+    assert sync(moved).skipped == before.added
+
+
+def test_a_damaged_store_is_told_to_be_written_anew(results: Path) -> None:
+    (results / "mlflow" / "mlflow.db").write_text("no database " * 100)
+    with pytest.raises(TrackingError, match=r"mlflow\.db: not an MLflow store .* delete it and sync again"):
+        sync(results)
 
 
 def test_a_folder_as_store_is_refused(results: Path) -> None:
-    with pytest.raises(TrackingError, match="'mlruns'.*sqlite"):
+    with pytest.raises(TrackingError, match=r"'mlruns'.*sqlite"):
         sync(results, "mlruns")
 
 

@@ -110,8 +110,10 @@ def name_files(files: Sequence[str | Path]) -> str:
 
 
 def _explain(error: Any) -> str:
-    # tags of a discriminated union (gat, dgcnn, ...) appear in the location but not in the file
-    place = ".".join(str(part) for part in error["loc"] if part not in MODELS)
+    steps = list(error["loc"])
+    # the tag of a discriminated union (gat, dgcnn, ...) is in the location of an error but not in the file
+    tags = {i for i in range(1, len(steps)) if steps[i - 1] in ("teacher", "student") and steps[i] in MODELS}
+    place = ".".join(str(step) for i, step in enumerate(steps) if i not in tags)
     value, message, context = error.get("input"), error["msg"].removeprefix("Value error, "), error.get("ctx", {})
     if error["type"] == "union_tag_invalid":
         tag, message = context["tag"], f"unknown model {context['tag']!r}{suggestion(context['tag'], MODELS)}"

@@ -5,7 +5,6 @@ What a seed fixes (split, teacher, initial weights, batch order) depends neither
 
 import io
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from distillbench.models import GNN, canonical_state, count_parameters, initiali
 from distillbench.params import Parameters
 from distillbench.plugins import load
 from distillbench.specs import ModelSpec
-from distillbench.train import Checkpointing, DivergedError, Fit, OutOfTimeError, fit, without_test
+from distillbench.train import Checkpointing, DivergedError, Fit, OutOfTimeError, Progress, fit, silent, without_test
 
 log = logging.getLogger("distillbench")
 
@@ -72,15 +71,15 @@ class Experiment:
         teacher_outputs_file: Path | None = None,
         run_seconds: float = float("inf"),
         checkpointing: Checkpointing | None = None,
-        progress: Callable[[dict[str, float], int], None] = lambda row, best_epoch: None,
+        progress: Progress = silent,
     ) -> Outcome:
         """Train and evaluate one seed. What can be expected to go wrong becomes the outcome's status."""
         try:
             return self._run(seed, teacher_outputs_file, run_seconds, checkpointing, progress)
         except DivergedError as error:
-            return Outcome("diverged", str(error))
+            return Outcome("diverged", str(error), error.history)
         except OutOfTimeError as error:
-            return Outcome("timeout", str(error))
+            return Outcome("timeout", str(error), error.history)
         except (MemoryError, torch.OutOfMemoryError) as error:
             return Outcome("oom", f"out of memory: {error}")
         except RuntimeError as error:
@@ -94,7 +93,7 @@ class Experiment:
         teacher_file: Path | None,
         run_seconds: float,
         checkpointing: Checkpointing | None,
-        progress: Callable[[dict[str, float], int], None],
+        progress: Progress,
     ) -> Outcome:
         split = self.dataset.split(self.data, seed)
         data, visible = without_test(self.data, split)

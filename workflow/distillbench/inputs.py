@@ -1,7 +1,7 @@
 """What a training or evaluation step is fed: batches of graphs, with the frozen teacher's outputs for them.
 
-A transductive data set is one batch; of an inductive one, batches are sets of graphs. The teacher's outputs are computed
-once for all the graphs that students train on, and cut to each batch, so a student's step runs no teacher forward.
+A transductive data set is one batch; of an inductive one, batches are sets of graphs. The teacher's outputs are
+computed once for all the graphs that students train on, and cut to each batch: no step runs a teacher forward.
 """
 
 import io
@@ -121,8 +121,14 @@ class TeacherOutputs:
         return Output(self.logits, self.hidden, self.edges or (self.edge_index,) * len(self.hidden))
 
     def of(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
-        """The part for one batch of graphs, and its part of what was precomputed, on the batch's device."""
+        """The part for one batch of graphs, and its part of what was precomputed, on the batch's device.
+
+        Raises:
+            ValueError: the teacher has no outputs for some of these graphs (it was trained on another split).
+        """
         device = batch.x.device
+        if not torch.isin(batch.graph_ids, self.ids).all():
+            raise ValueError(f"no teacher outputs for some of the graphs {batch.graph_ids.tolist()}: another split?")
         places = torch.searchsorted(self.ids, batch.graph_ids)
         nodes, ptr = ranges(self.ptr, places)
         per_node = len(self.logits) == int(self.ptr[-1])
@@ -149,7 +155,7 @@ def teacher_outputs(model: nn.Module, inputs: Inputs, part: Tensor) -> TeacherOu
     ids = torch.tensor([0]) if inputs.transductive else part.sort().values
     with torch.no_grad():
         outputs = [(batch, model(batch.graph, batch.x)) for batch in inputs.ordered(ids)]
-    nodes, ptr = ranges(data.graph_ptr, ids)
+    _, ptr = ranges(data.graph_ptr, ids)
     layers = range(len(outputs[0][1].hidden))
     drawn = any(out.edge_index[layer] is not batch.graph.edge_index for batch, out in outputs for layer in layers)
     starts = [0, *torch.tensor([batch.graph.num_nodes for batch, _ in outputs]).cumsum(0).tolist()]
@@ -160,7 +166,9 @@ def teacher_outputs(model: nn.Module, inputs: Inputs, part: Tensor) -> TeacherOu
         hidden=tuple(torch.cat([out.hidden[layer] for _, out in outputs]).cpu() for layer in layers),
         edge_index=_cut(data.edge_index, data.graph_ptr, ids, ptr),
         edges=tuple(
-            torch.cat([out.edge_index[layer].cpu() + start for (_, out), start in zip(outputs, starts, strict=False)], 1)
+            torch.cat(
+                [out.edge_index[layer].cpu() + start for (_, out), start in zip(outputs, starts, strict=False)], 1
+            )
             for layer in layers
         )
         if drawn

@@ -164,7 +164,9 @@ class Job:
                 seed,
                 teacher_outputs_file=self._teacher_outputs(teacher) if teacher else None,
                 run_seconds=self.params["run_seconds"],
-                checkpointing=Checkpointing(self.file(seed, "checkpoint.pt"), key, self.execution["checkpoint_seconds"]),
+                checkpointing=Checkpointing(
+                    self.file(seed, "checkpoint.pt"), key, self.execution["checkpoint_seconds"]
+                ),
                 progress=_Progress(title, self.params["training"]["epochs"]),
             )
 
@@ -248,7 +250,9 @@ class _Progress:
 
 def _csv(history: list[dict[str, float]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]) if history else ["epoch"], lineterminator="\n")
+    writer = csv.DictWriter(
+        text, fieldnames=list(history[0]) if history else ["epoch", "seconds", "loss", "val"], lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue()

@@ -5,6 +5,7 @@ difference between libraries is a finding, not an accident.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,9 @@ from distillbench.seeds import generator
 from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
 
 Spec = LayeredSpec | GATSpec | DGCNNSpec
+
+
+_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": F.relu, "elu": F.elu, "leaky_relu": F.leaky_relu}
 
 
 class Output(NamedTuple):
@@ -44,8 +48,8 @@ class GNN(nn.Module):
     def __init__(self, spec: Spec, backend: Backend, d_in: int, d_out: int) -> None:
         super().__init__()
         self.spec = spec
-        body = _DGCNN if isinstance(spec, DGCNNSpec) else _Layers
-        self.body = body(spec, backend, d_in, d_out)  # type: ignore[arg-type]
+        arguments = (backend, d_in, d_out)
+        self.body = _DGCNN(spec, *arguments) if isinstance(spec, DGCNNSpec) else _Layers(spec, *arguments)
 
     def forward(self, graph: Graph, x: Tensor) -> Output:
         """See the class."""
@@ -59,7 +63,7 @@ class _Layers(nn.Module):
     def __init__(self, spec: LayeredSpec | GATSpec, backend: Backend, d_in: int, d_out: int) -> None:
         super().__init__()
         self.spec = spec
-        self.activation = {"relu": F.relu, "elu": F.elu, "leaky_relu": F.leaky_relu}[spec.activation]
+        self.activation = _ACTIVATIONS[spec.activation]
         widths = [spec.hidden] * spec.layers if spec.readout else [spec.hidden] * (spec.layers - 1) + [d_out]
         heads = spec.heads_per_layer if isinstance(spec, GATSpec) else (1,) * spec.layers
         self.convs, self.residuals = nn.ModuleList(), nn.ModuleDict()
@@ -159,7 +163,7 @@ def nearest_neighbours(x: Tensor, ptr: Tensor, k: int) -> Tensor:
         raise ValueError(f"k: {k} neighbours asked for, but a graph has only {smallest} nodes")
     first = ptr[:-1].to(x.device)
     if smallest == largest:
-        near = torch.cdist(*[x.view(len(sizes), largest, -1)] * 2).topk(k, largest=False).indices
+        near = torch.cdist(cloud := x.view(len(sizes), largest, -1), cloud).topk(k, largest=False).indices
         near = near + first[:, None, None]
     else:
         place = torch.arange(largest, device=x.device)
@@ -186,7 +190,9 @@ def _pool(x: Tensor, graph: Graph, how: str) -> Tensor:
 def canonical_names(model: nn.Module) -> dict[str, str]:
     """From the names common to all libraries to this library's names, for every parameter and buffer of a model."""
     renamed = {}
-    convs = {f"{name}.layer.": module.canonical for name, module in model.named_modules() if hasattr(module, "canonical")}
+    convs = {
+        f"{name}.layer.": module.canonical for name, module in model.named_modules() if hasattr(module, "canonical")
+    }
     for own in model.state_dict():
         prefix = next((p for p in convs if own.startswith(p)), None)
         common = own
@@ -202,7 +208,11 @@ def canonical_names(model: nn.Module) -> dict[str, str]:
 def canonical_state(model: nn.Module) -> dict[str, Tensor]:
     """A copy of a model's parameters and buffers under their common names."""
     state = model.state_dict()
-    return {common: state[own].detach().clone() for common, own in canonical_names(model).items() if not own.endswith(".eps")}
+    return {
+        common: state[own].detach().clone()
+        for common, own in canonical_names(model).items()
+        if not own.endswith(".eps")
+    }
 
 
 def load_canonical(model: nn.Module, state: dict[str, Tensor]) -> None:

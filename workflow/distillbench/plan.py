@@ -199,16 +199,16 @@ class Plan:
 
     def dataset_file(self, dataset: str) -> str:
         """The plug-in file of a data set."""
-        return str(self._dataset_declaration(dataset).path)
+        return _relative(self._dataset_declaration(dataset).path)
 
     def method_file(self, method: str) -> str:
         """The plug-in file of a method variant."""
-        return str(self._method_declaration(method).path)
+        return _relative(self._method_declaration(method).path)
 
     def teacher_sources(self, dataset: str, backend: str) -> list[str]:
         """Source files that a teacher's result depends on."""
         names = (*MODEL_SOURCES, f"backends/{backend}.py")
-        return _sources(*names) + [self.dataset_file(dataset)]
+        return [*_sources(*names), self.dataset_file(dataset)]
 
     def student_sources(self, dataset: str, backend: str, method: str) -> list[str]:
         """Source files that a student's result depends on."""
@@ -311,14 +311,16 @@ class Plan:
                 where = f"datasets.{name}.pairs.{pair_name}"
                 problems += _check_models(where, pair, dataset)
                 for method, declared in methods.items():
-                    problems += [f"{where}: {problem}" for problem in self._check_method(method, declared, dataset, pair)]
+                    problems += [
+                        f"{where}: {problem}" for problem in self._check_method(method, declared, dataset, pair)
+                    ]
         return problems
 
     def _check_method(self, name: str, method: Declaration, dataset: Declaration, pair: Pair) -> list[str]:
         if dataset.task not in method.tasks:
             return [
-                f"method {name!r} does not apply to {dataset.task} tasks (it applies to: {', '.join(sorted(method.tasks))}"
-                f"; {method.path})"
+                f"method {name!r} does not apply to {dataset.task} tasks "
+                f"(it applies to: {', '.join(sorted(method.tasks))}; {method.path})"
             ]
         problems = []
         if "edges" in method.requires and not uses_edges(pair.teacher):
@@ -331,7 +333,9 @@ class Plan:
             for role, index, spec in (("student", roles[0], pair.student), ("teacher", roles[1], pair.teacher)):
                 depth = len(spec.hidden_dims)
                 if not -depth <= index < depth:
-                    problems.append(f"methods.{name}.layers: {role} layer {index}: the {role} has {depth} hidden layers")
+                    problems.append(
+                        f"methods.{name}.layers: {role} layer {index}: the {role} has {depth} hidden layers"
+                    )
         return problems
 
 
@@ -344,7 +348,12 @@ def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any,
 
 
 def _sources(*names: str) -> list[str]:
-    return [os.path.relpath(PACKAGE / name) for name in names]
+    return [_relative(PACKAGE / name) for name in names]
+
+
+def _relative(path: Path) -> str:
+    """Seen from the working directory: a folder that is moved as a whole keeps its inputs, and reruns nothing."""
+    return os.path.relpath(path)
 
 
 def _check_models(where: str, pair: Pair, dataset: Declaration) -> list[str]:
@@ -370,7 +379,8 @@ def _explain_params(where: str, error: Any) -> str:
 
 def make_plan(values: dict[str, Any], files: Sequence[str | Path], root: Path) -> Plan:
     """Check a config's values and plan its runs. ``root`` holds methods/ and datasets/. Raises ConfigError."""
-    return Plan(read_config(values, files), files, root)
-
-
-
+    plan = Plan(read_config(values, files), files, root)
+    folder = next(folder for folder in (plan.paths.root, *plan.paths.root.absolute().parents) if folder.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise ConfigError(f"{name_files(files)}:\n  results: {plan.config.results!r}: {folder} cannot be written to")
+    return plan

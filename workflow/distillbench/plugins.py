@@ -2,9 +2,10 @@
 
 By path, because a root package called ``datasets`` would shadow Hugging Face's, which mlflow imports lazily.
 
-A plug-in is read in two ways. ``load`` imports the file (and torch) and is what a training process does. ``declaration``
-reads what the file declares (tasks, needs, parameters, source) without importing torch, and is what the DAG is built
-from: of the file's one plug-in class it runs the class-level assignments and the nested ``Params``, nothing else.
+A plug-in is read in two ways. ``load`` imports the file (and torch) and is what a training process does.
+``declaration`` reads what the file declares (tasks, needs, parameters, source) without importing torch, and is what
+the DAG is built from: of the file's one plug-in class it runs the class-level assignments and the nested ``Params``,
+nothing else.
 """
 
 import ast
@@ -83,8 +84,8 @@ def declaration(kind: Kind, path: Path) -> Declaration:
     """Read what a plug-in declares, without importing torch.
 
     Raises:
-        PluginError: not exactly one plug-in class, a syntax error, or a declaration that uses more than pydantic, typing
-            and distillbench.params.
+        PluginError: not exactly one plug-in class, a syntax error, or a declaration that uses more than pydantic,
+            typing and distillbench.params.
     """
     base_name = _BASES[kind][1]
     try:
@@ -105,8 +106,8 @@ def declaration(kind: Kind, path: Path) -> Declaration:
         exec(compile(ast.fix_missing_locations(module), str(path), "exec"), namespace)
     except Exception as error:
         raise PluginError(
-            f"{path}: its declaration cannot be read ({type(error).__name__}: {error}); class attributes and Params may "
-            f"use only literals, {', '.join(sorted(_TORCH_FREE))}"
+            f"{path}: its declaration cannot be read ({type(error).__name__}: {error}); class attributes and Params "
+            f"may use only literals, {', '.join(sorted(_TORCH_FREE))}"
         ) from error
     attributes = {k: v for k, v in vars(namespace[plugin.name]).items() if not k.startswith("__")}
     params = attributes.pop("Params", Parameters)

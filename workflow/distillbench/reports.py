@@ -10,7 +10,9 @@ from distillbench.record import Record, RecordError, read_shard, write_atomicall
 from distillbench.tracking import TrackingError, sync
 
 
-def collect(shards: Sequence[str], skipped: Sequence[dict[str, Any]], methods: Sequence[str], csv: str, parquet: str) -> str:
+def collect(
+    shards: Sequence[str], skipped: Sequence[dict[str, Any]], methods: Sequence[str], csv: str, parquet: str
+) -> str:
     """Gather the records of all jobs, and of what could not run here, into the table of runs.
 
     Raises RecordError naming every file that cannot be trusted: no record is ever left out silently.
@@ -33,11 +35,13 @@ def compare(runs: str, outputs: dict[str, str], baseline: str, alpha: float, del
     """Test every method against the baseline, and the libraries for equivalence; write the tables."""
     frame = tables.read_runs(Path(runs))
     comparison = stats.compare(frame, baseline=baseline, alpha=alpha)
-    files = {name: Path(outputs[name]) for name in ("csv", "html", "tex", "markdown")}
-    tables.write_comparison(comparison, **files, alpha=alpha)
+    csv, html, tex, markdown = (Path(outputs[name]) for name in ("csv", "html", "tex", "markdown"))
+    tables.write_comparison(comparison, csv=csv, html=html, tex=tex, markdown=markdown, alpha=alpha)
     tables.write_equivalence(stats.equivalence(frame, delta=delta), Path(outputs["equivalence"]))
     students = comparison[comparison["verdict"] != "control"]
-    return f"{len(students)} comparisons: " + ", ".join(f"{n} {verdict}" for verdict, n in students["verdict"].value_counts().items())
+    return f"{len(students)} comparisons: " + ", ".join(
+        f"{n} {verdict}" for verdict, n in students["verdict"].value_counts().items()
+    )
 
 
 def figure(runs: str, comparison: str, dataset: str, png: str, svg: str, baseline: str) -> str:

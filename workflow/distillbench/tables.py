@@ -246,7 +246,7 @@ def _html(shown: pd.DataFrame, notes: list[str], marked: list[str]) -> str:
         "<style>body{margin:1.5rem}#comparison td,#comparison th{white-space:nowrap;font-variant-numeric:tabular-nums}"
         "#comparison .gt_sourcenote{white-space:normal;max-width:0;line-height:1.45}</style>"
     )
-    page = table.as_raw_html(make_page=True)
+    page: str = table.as_raw_html(make_page=True)
     return page.replace("</head>", f"<title>{title}</title>\n{style}\n</head>", 1)
 
 

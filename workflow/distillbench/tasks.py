@@ -59,4 +59,3 @@ TASKS: dict[str, Task] = {
     "multilabel": Task("multilabel", "node", F.binary_cross_entropy_with_logits, micro_f1, multilabel=True),
     "graph-multiclass": Task("graph-multiclass", "graph", F.cross_entropy, accuracy),
 }
-

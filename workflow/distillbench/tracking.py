@@ -21,7 +21,7 @@ import sqlite3
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -99,13 +99,18 @@ def sync(
             artifact_location = _artifact_uri(folder)
         _import_mlflow()
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            if tracking_uri is None:
+            if tracking_uri is not None:
+                return _sync(results, _client(uri), artifact_location, progress)
+            _set_aside_if_moved(folder / "mlflow.db", _artifact_uri(folder))
+            with _unhurried_disk(folder / "mlflow.db"):
                 _create_store(folder / "mlflow.db")
-            return _sync(results, _client(uri), artifact_location, progress)
-        except (MlflowException, ImportError) as error:  # ImportError: the driver of a database
-            raise TrackingError(f"MLflow store {_without_password(uri)}: {error}") from error
+                return _sync(results, _client(uri), artifact_location, progress)
+        except (MlflowException, SQLAlchemyError, ImportError) as error:  # ImportError: the driver of a database
+            advice = "" if tracking_uri else f" (delete {folder} and sync again: the records write it anew)"
+            raise TrackingError(f"MLflow store {_without_password(uri)}: {error}{advice}") from error
 
 
 def ui(results: Path, port: int = 5000) -> NoReturn:
@@ -251,8 +256,7 @@ def _experiment(client: "MlflowClient", name: str, artifact_location: str | None
     if location and found.artifact_location != location:
         raise TrackingError(
             f"MLflow experiment '{name}' keeps its artifacts in {found.artifact_location}, not in {location}: it is "
-            "another results folder's, or this one was moved or copied. Delete the mlflow folder and sync again: "
-            "the records write it anew."
+            "another results folder's, or this one was moved or copied. Rename or delete the experiment and sync again."
         )
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
@@ -433,6 +437,7 @@ def _client(uri: str) -> "MlflowClient":
 def _create_store(store: Path) -> None:
     """Create the database as a draft that is renamed: a kill amid its migrations would leave it unusable."""
     if store.exists():
+        _experiments(store)  # names a damaged file at once; MLflow would try to open it for 100 seconds
         return
     for draft in store.parent.glob(f".{store.name}.*"):
         draft.unlink()
@@ -452,6 +457,45 @@ def _experiments(store: Path) -> list[tuple[int, str]]:
             return database.execute(query, [f"mlflow.sharedViewState.{VIEW}"]).fetchall()
     except sqlite3.DatabaseError as error:
         raise TrackingError(f"{store}: not an MLflow store ({error}): delete it and sync again") from error
+
+
+def _set_aside_if_moved(store: Path, artifacts: str) -> None:
+    """A store knows its artifacts by absolute address: in a folder that was moved or copied it is written anew."""
+    if not store.exists():
+        return
+    query = "SELECT artifact_location FROM experiments JOIN experiment_tags USING (experiment_id) WHERE key = ?"
+    try:
+        with closing(sqlite3.connect(store)) as database:
+            locations = database.execute(query, [f"mlflow.sharedViewState.{VIEW}"]).fetchall()
+    except sqlite3.DatabaseError:
+        return  # not a store: named where it is opened
+    if any(not location.startswith(f"{artifacts}/") for (location,) in locations):
+        aside = store.with_name(f"{store.name}.moved")
+        log.warning("the results folder was moved or copied: %s is written anew, the old one is %s", store, aside)
+        store.replace(aside)
+
+
+@contextmanager
+def _unhurried_disk(store: Path) -> Iterator[None]:
+    """Let SQLite leave it to the system when to write to the disk, and wait for the disk once, at the end.
+
+    Each run takes five transactions; waiting for the disk after each takes longer than all the rest. A killed process
+    harms nothing; a power cut during a sync may, and then the store is written anew from the records.
+    """
+    from sqlalchemy import Engine, event
+
+    def unhurried(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", unhurried)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", unhurried)
+        if store.exists():
+            with store.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def _store_uri(store: Path) -> str:

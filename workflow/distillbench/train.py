@@ -22,14 +22,24 @@ from distillbench.models import Output
 from distillbench.record import write_atomically
 from distillbench.seeds import derive, generator
 
+Progress = Callable[[dict[str, float], int], None]  # an epoch's row of the history, the best epoch so far
+
 NO_TEACHER = Output(torch.empty(0), (), ())
 
 
-class DivergedError(ArithmeticError):
+class RunError(RuntimeError):
+    """A run that ends early for a reason that can be expected; ``history`` is what there was of it until then."""
+
+    def __init__(self, message: str, history: list[dict[str, float]]) -> None:
+        super().__init__(message)
+        self.history = history
+
+
+class DivergedError(RunError):
     """A loss or a prediction that is not a number."""
 
 
-class OutOfTimeError(TimeoutError):
+class OutOfTimeError(RunError):
     """The run exceeded its time budget."""
 
 
@@ -50,6 +60,10 @@ class Fit:
     best_epoch: int
     val: float
     seconds: float
+
+
+def silent(row: dict[str, float], best_epoch: int) -> None:
+    """Report no progress."""
 
 
 def without_test(data: GraphData, split: Split) -> tuple[GraphData, Split]:
@@ -73,7 +87,7 @@ def fit(
     distill_nodes: Literal["all", "train"] = "all",
     run_seconds: float = float("inf"),
     checkpointing: Checkpointing | None = None,
-    progress: Callable[[dict[str, float], int], None] = lambda row, best_epoch: None,
+    progress: Progress = silent,
 ) -> Fit:
     """Train ``model`` (and the method's projectors) and leave the weights of the best validation epoch in it.
 
@@ -106,17 +120,21 @@ def fit(
             loss = torch.stack(list(terms.values())).sum()
             values = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
             if not loss.isfinite():
-                raise DivergedError(f"epoch {state.epoch}: {', '.join(f'{k} = {v:.4g}' for k, v in values.items())}")
+                shown = ", ".join(f"{name} = {value:.4g}" for name, value in values.items())
+                raise DivergedError(f"epoch {state.epoch}: {shown}", state.history)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
             steps += 1
             if time.monotonic() - begun > run_seconds:
-                raise OutOfTimeError(f"more than {run_seconds:g} s, in epoch {state.epoch} of {training.epochs}")
+                late = f"more than {run_seconds:g} s, in epoch {state.epoch} of {training.epochs}"
+                raise OutOfTimeError(late, state.history)
         logits, y = predict(model, inputs.ordered(split.val))
         if not logits.isfinite().all():
-            raise DivergedError(f"epoch {state.epoch}: predictions on the validation part are not finite")
+            raise DivergedError(
+                f"epoch {state.epoch}: predictions on the validation part are not finite", state.history
+            )
         state.seconds = time.monotonic() - begun
         means = {name: total / steps for name, total in sums.items()}
         row = {"epoch": state.epoch, "seconds": round(state.seconds, 4), **means, "val": task.metric(logits, y)}
@@ -131,7 +149,7 @@ def fit(
 
 
 def _patience_over(state: "_State", training: Training) -> bool:
-    return training.patience is not None and state.epoch - state.best_epoch >= training.patience > 0 < state.epoch
+    return training.patience is not None and state.epoch - state.best_epoch >= training.patience
 
 
 class _State:
@@ -225,6 +243,7 @@ class _Steps:
             hidden = tuple(h.to(device) for h in stored.hidden)
             teacher = Output(stored.logits.to(device), hidden, drawn or (edge_index,) * len(hidden))
             precomputed = {name: value.to(device) for name, value in stored.precomputed.items()}
+        y = self.inputs.data.task.hide(y, ~labelled)  # a method is not to see the labels it is selected by
         if self.nodes is not None:
             nodes = self.nodes.to(device)
             edge_index = _induced(edge_index, nodes, len(y))
@@ -233,7 +252,13 @@ class _Steps:
         return teacher, self._context(y, labelled, edge_index, len(y), random, precomputed)
 
     def _context(
-        self, y: Tensor, labelled: Tensor, edges: Tensor, nodes: int, random: torch.Generator, stored: Mapping[str, Tensor]
+        self,
+        y: Tensor,
+        labelled: Tensor,
+        edges: Tensor,
+        nodes: int,
+        random: torch.Generator,
+        stored: Mapping[str, Tensor],
     ) -> Context:
         return Context(self.inputs.data.task, y, labelled, edges, nodes, 0, random, stored)
 

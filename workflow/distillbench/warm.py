@@ -49,7 +49,7 @@ def call(function: str, arguments: dict[str, Any], *, log: str, backend: str | N
     if connection is None:
         sys.exit(_execute(request))
     with connection:
-        request |= {"directory": os.getcwd(), "environment": dict(os.environ)}
+        request |= {"directory": str(Path.cwd()), "environment": dict(os.environ)}
         socket.send_fds(connection, [b"job"], [1, 2])
         connection.sendall(json.dumps(request).encode() + b"\n")
         answer = connection.makefile().readline()
@@ -95,7 +95,12 @@ def _connect(backend: str, owner: int) -> socket.socket | None:
             paths = os.pathsep.join(entry for entry in sys.path if entry)
             null = subprocess.DEVNULL
             process = subprocess.Popen(
-                command, stdin=null, stdout=null, stderr=null, start_new_session=True, env={**os.environ, "PYTHONPATH": paths}
+                command,
+                stdin=null,
+                stdout=null,
+                stderr=null,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": paths},
             )
             deadline = time.monotonic() + _START_SECONDS
             while connection is None and process.poll() is None and time.monotonic() < deadline:

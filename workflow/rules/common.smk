@@ -36,7 +36,9 @@ def teacher_params(wildcards):
 
 
 def student_params(wildcards):
-    return PLAN.student_params(cell_of(wildcards), wildcards.method, int(wildcards.shard))
+    return PLAN.student_params(
+        cell_of(wildcards), wildcards.method, int(wildcards.shard)
+    )
 
 
 def teacher_sources(wildcards):

@@ -7,8 +7,8 @@ rule distill:
         records=f"{RESULTS}/runs/{{dataset}}/{{backend}}/{{pair}}/{{method}}/records-{{shard}}.json",
     log:
         f"{RESULTS}/logs/runs/{{dataset}}/{{backend}}/{{pair}}/{{method}}/{{shard}}.log",
+    threads: 1
     params:
         run=student_params,
-    threads: 1
     script:
         "../scripts/train.py"

@@ -6,9 +6,9 @@ rule teacher:
         records=f"{RESULTS}/teachers/{{dataset}}/{{backend}}/{{pair}}/records-{{shard}}.json",
     log:
         f"{RESULTS}/logs/teachers/{{dataset}}/{{backend}}/{{pair}}/{{shard}}.log",
-    params:
-        run=teacher_params,
     priority: 10  # everything else waits for the teachers
     threads: 1
+    params:
+        run=teacher_params,
     script:
         "../scripts/train.py"

@@ -13,4 +13,6 @@ rule track:
 
 onerror:
     # what has finished can be seen in MLflow, also when something else failed
-    shell("python -m distillbench.tracking sync --results {RESULTS} || true")
+    shell(
+        "{sys.executable} -m distillbench.tracking sync --results {RESULTS:q} || true"
+    )

@@ -1,4 +1,4 @@
-"""The graph libraries, each behind the same thin protocol. Importing this package imports neither of them, nor torch."""
+"""The graph libraries, each behind the same thin protocol. Importing this imports neither of them, nor torch."""
 
 import importlib
 import importlib.util

@@ -1,0 +1,48 @@
+# Two commands do everything on a fresh machine with Python 3.11: `make bench` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= config/config.yaml
+RESULTS := $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG))
+CODE := workflow/distillbench workflow/scripts workflow/envs methods datasets tests
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: bench test ui smoke format lock clean
+
+bench: $(VENV)/installed  ## set up, run $(CONFIG), say where the results are
+	snakemake --cores all --configfile $(CONFIG)
+	@printf '\nTable:      %s/tables/comparison.html  (.md, .tex, .csv)\n' "$(RESULTS)"
+	@printf 'Runs:       %s/tables/runs.csv\nProfiles:   %s/tables/profiles.csv\n' "$(RESULTS)" "$(RESULTS)"
+	@printf 'Figures:    %s/figures/*.png\nMLflow UI:  make ui\n' "$(RESULTS)"
+	@cat $(RESULTS)/tables/comparison.md
+
+smoke:  ## the one-minute run
+	$(MAKE) bench CONFIG=config/smoke.yaml
+
+test: $(VENV)/installed  ## set up, check style and types, run the tests
+	ruff check $(CODE)
+	ruff format --check $(CODE)
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	pytest
+
+ui: $(VENV)/installed  ## browse all runs in MLflow
+	python -m distillbench.tracking ui --results $(RESULTS)
+
+format: $(VENV)/installed  ## format all code
+	ruff check --fix $(CODE)
+	ruff format $(CODE)
+	snakefmt Snakefile workflow/rules
+
+lock: $(VENV)/installed  ## resolve all versions anew from pyproject.toml
+	pip install --quiet --dry-run --ignore-installed --report - '.[dev]' | python workflow/envs/lock.py
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+clean:  ## remove the environment and Snakemake's own state, not the results
+	rm -rf $(VENV) .snakemake

@@ -1,0 +1,260 @@
+"""The structure of a 4-node graph, worked out in plain Python from equations 1-4 of Yang et al. (CVPR 2020)."""
+
+import math
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from distillbench.structure import local_structure, structure_divergence, union_edges
+
+KERNELS = ("l2", "linear", "polynomial", "rbf", "cosine")
+OPTIONS = {"sigma": 2.0, "c": 0.5, "degree": 3}
+
+# (source, destination); node 1 has three neighbours, node 2 two, node 3 itself only, node 0 none
+EDGES = [(0, 1), (2, 1), (3, 1), (1, 2), (3, 2), (3, 3)]
+STUDENT = [[0.0, 1.0], [1.0, 1.0], [-1.0, 0.5], [2.0, -0.5]]
+TEACHER = [[1.0, 0.0, 2.0], [0.5, 0.5, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.5, 1.0]]
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def similarity(kernel, a, b, sigma, c, degree):
+    squared = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+    return {
+        "l2": squared,
+        "linear": dot(a, b),
+        "polynomial": (dot(a, b) + c) ** degree,
+        "rbf": math.exp(-squared / (2 * sigma)),
+        "cosine": dot(a, b) / math.sqrt(dot(a, a) * dot(b, b)),
+    }[kernel]
+
+
+def structure_by_hand(h, edges, kernel):
+    """LS of every edge: e^SIM over the sum of e^SIM of the edges into the same destination."""
+    weights = [math.exp(similarity(kernel, h[j], h[i], **OPTIONS)) for j, i in edges]
+    totals = {i: sum(w for w, (_, k) in zip(weights, edges, strict=True) if k == i) for _, i in edges}
+    return [w / totals[i] for w, (_, i) in zip(weights, edges, strict=True)]
+
+
+def kl_by_hand(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def tensors(h, edges=EDGES):
+    return torch.tensor(h, dtype=torch.float64), torch.tensor(edges).T
+
+
+def log_ls(h, kernel, edges=EDGES):
+    return local_structure(*tensors(h, edges), kernel, **OPTIONS)
+
+
+def in_float64(h, edge_index, kernel, **options):
+    """Log LS from dense float64 tensors, one destination after another."""
+    options = {"sigma": 100.0, "c": 0.0, "degree": 2} | options
+    a, b = h.double()[edge_index]
+    squared = (a - b).square().sum(-1)
+    value = {
+        "l2": lambda: squared,
+        "linear": lambda: (a * b).sum(-1),
+        "polynomial": lambda: ((a * b).sum(-1) + options["c"]) ** options["degree"],
+        "rbf": lambda: (-squared / (2 * options["sigma"])).exp(),
+        "cosine": lambda: (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1)),
+    }[kernel]()
+    out = torch.zeros_like(value)
+    for node in edge_index[1].unique():
+        into = edge_index[1] == node
+        out = out.masked_scatter(into, value[into].log_softmax(0))
+    return out
+
+
+def random_edges(nodes, edges, seed=0):
+    return torch.randint(0, nodes, (2, edges), generator=torch.Generator().manual_seed(seed))
+
+
+# Values
+
+
+def test_two_neighbours_at_distance_one_and_two():
+    # squared distances 1 and 4 from node 1: LS = (1, e^3) / (1 + e^3)
+    h, edge_index = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0, 2], [1, 1]])
+    expected = [-3.0485873516, -0.0485873516]
+    assert local_structure(h, edge_index, "l2").tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("h", [STUDENT, TEACHER], ids=["student", "teacher"])
+def test_local_structure_is_the_softmax_of_similarities(kernel, h):
+    assert log_ls(h, kernel).exp().tolist() == pytest.approx(structure_by_hand(h, EDGES, kernel), abs=1e-12)
+
+
+def test_defaults_are_rbf_with_sigma_100_and_a_squared_dot_product():
+    h, edge_index = tensors(STUDENT)
+    assert torch.equal(local_structure(h, edge_index), local_structure(h, edge_index, "rbf", sigma=100.0))
+    squared = local_structure(h, edge_index, "polynomial", c=0.0, degree=2)
+    assert torch.equal(local_structure(h, edge_index, "polynomial"), squared)
+
+
+def test_unknown_kernel_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"'rfb' is not one of l2, linear, polynomial, rbf, cosine"):
+        local_structure(*tensors(STUDENT), "rfb")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_divergence_in_both_directions_and_reductions(kernel):
+    p, q = (structure_by_hand(h, EDGES, kernel) for h in (STUDENT, TEACHER))
+    of_student, of_teacher, edge_index = log_ls(STUDENT, kernel), log_ls(TEACHER, kernel), tensors(STUDENT)[1]
+    expected = {
+        ("student||teacher", "nodes"): kl_by_hand(p, q) / 4,
+        ("teacher||student", "nodes"): kl_by_hand(q, p) / 4,
+        ("student||teacher", "edges"): kl_by_hand(p, q) / 6,
+        ("teacher||student", "edges"): kl_by_hand(q, p) / 6,
+    }
+    for (direction, reduction), value in expected.items():
+        found = structure_divergence(of_student, of_teacher, edge_index, 4, direction=direction, reduction=reduction)
+        assert found.item() == pytest.approx(value, rel=1e-10), (direction, reduction)
+    assert structure_divergence(of_student, of_teacher, edge_index, 4).item() == pytest.approx(kl_by_hand(p, q) / 4)
+
+
+def test_divergence_over_other_edges_is_refused():
+    with pytest.raises(ValueError, match="do not match"):
+        structure_divergence(torch.zeros(6), torch.zeros(6), torch.zeros(2, 5, dtype=torch.int64), 4)
+    with pytest.raises(ValueError, match="do not match"):
+        structure_divergence(torch.zeros(6), torch.zeros(1), torch.zeros(2, 6, dtype=torch.int64), 4)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_edges_come_in_any_order(kernel):
+    order = [4, 0, 5, 2, 3, 1]
+    shuffled = log_ls(STUDENT, kernel, [EDGES[e] for e in order])
+    assert shuffled.tolist() == pytest.approx(log_ls(STUDENT, kernel)[order].tolist(), abs=1e-14)
+
+
+def test_no_edges_give_an_empty_structure_and_no_divergence():
+    empty = torch.empty(2, 0, dtype=torch.int64)
+    structure = local_structure(torch.randn(3, 2), empty)
+    assert structure.shape == (0,)
+    for reduction in ("nodes", "edges"):
+        assert structure_divergence(structure, structure, empty, 3, reduction=reduction).item() == 0
+
+
+# Edges
+
+
+def test_union_has_every_edge_once_sorted_by_destination_then_source():
+    a, b = torch.tensor([[3, 0, 2], [1, 1, 0]]), torch.tensor([[0, 3, 1], [1, 3, 0]])
+    assert union_edges(a, b, 4).T.tolist() == [[1, 0], [2, 0], [0, 1], [3, 1], [3, 3]]
+    assert torch.equal(union_edges(a, b, 4), union_edges(b, a, 4))
+
+
+def test_union_with_itself_or_with_nothing_is_the_very_tensor():
+    a, empty = torch.tensor([[0, 1], [0, 1]]), torch.empty(2, 0, dtype=torch.int64)
+    assert union_edges(a, a, 2) is a
+    assert union_edges(a, empty, 2) is a
+    assert union_edges(empty, a, 2) is a
+
+
+def test_union_of_node_numbers_that_overflow_32_bits():
+    edge = torch.tensor([[99_999], [99_998]])
+    assert union_edges(edge, edge.flip(0), 100_000).T.tolist() == [[99_999, 99_998], [99_998, 99_999]]
+
+
+# Numerics
+
+FEATURES = {
+    "normal": lambda r: torch.randn(40, 16, generator=r),
+    "near duplicates": lambda r: torch.randn(1, 16, generator=r) + 1e-4 * torch.randn(40, 16, generator=r),
+    "near duplicates far from the origin": lambda r: 300 + 1e-3 * torch.randn(40, 16, generator=r),
+    "far clusters": lambda r: (
+        30 * torch.randn(4, 16, generator=r).repeat(10, 1) + 1e-3 * torch.randn(40, 16, generator=r)
+    ),
+}
+
+
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_value_and_gradient_in_float32_are_those_of_float64(kernel, features):
+    random, edge_index = torch.Generator().manual_seed(3), random_edges(40, 300)
+    h, teacher = FEATURES[features](random), FEATURES[features](random)
+    single, double = h.clone().requires_grad_(), h.double().requires_grad_()
+    p, q = local_structure(single, edge_index, kernel), local_structure(teacher, edge_index, kernel)
+    p64, q64 = (in_float64(each, edge_index, kernel) for each in (double, teacher))
+    torch.testing.assert_close(p.double(), p64, rtol=1e-5, atol=1e-5)
+    value, value64 = structure_divergence(p, q, edge_index, 40), (p64.exp() * (p64 - q64)).sum() / 40
+    torch.testing.assert_close(value.double(), value64, rtol=1e-5, atol=1e-5)
+    (grad,), (grad64,) = torch.autograd.grad(value, single), torch.autograd.grad(value64, double)
+    torch.testing.assert_close(grad.double(), grad64, rtol=1e-5, atol=1e-5)
+    assert value.dtype == torch.float64
+    assert grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_gradients_are_exact_in_float64(kernel):
+    h, edge_index = tensors(STUDENT)
+    h.requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: local_structure(z, edge_index, kernel, **OPTIONS), (h,))
+    assert torch.autograd.gradgradcheck(lambda z: local_structure(z, edge_index, kernel, **OPTIONS), (h,))
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e10, 1e20, 1e30])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_finite_where_the_log_of_a_softmax_is_not(kernel, scale):
+    random, edge_index = torch.Generator().manual_seed(0), random_edges(10, 60)
+    h = (scale * torch.randn(10, 4, generator=random)).requires_grad_()
+    student = local_structure(h, edge_index, kernel)
+    teacher = local_structure(torch.randn(10, 4, generator=random), edge_index, kernel)
+    value = structure_divergence(student, teacher, edge_index, 10)
+    value.backward()
+    assert student.isfinite().all()
+    assert value.isfinite()
+    assert h.grad.isfinite().all()
+
+
+def test_the_naive_log_of_a_softmax_is_indeed_not_finite_there():
+    distances = torch.tensor([0.0, 1e6])
+    assert not distances.softmax(0).log().isfinite().all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_equal_features_and_zero_features_give_a_uniform_structure(kernel):
+    edge_index = torch.tensor([[0, 1, 2], [3, 3, 3]])
+    for h in (torch.zeros(4, 2), torch.ones(4, 2)):
+        assert local_structure(h, edge_index, kernel).tolist() == pytest.approx([-math.log(3)] * 3, abs=1e-7)
+
+
+# Memory
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any operation returns, forward or backward."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for each in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(each, torch.Tensor):
+                self.elements = max(self.elements, each.numel())
+        return out
+
+
+def largest_tensor(loss, h):
+    h = h.clone().requires_grad_()
+    with Largest() as largest:
+        loss(h).backward()
+    return largest.elements
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_tensor_of_edges_by_features_is_ever_held(kernel):
+    nodes, edges, width = 500, 40_000, 64
+    edge_index, h = random_edges(nodes, edges), torch.randn(nodes, width)
+    teacher = local_structure(h, edge_index, kernel)
+    ours = largest_tensor(
+        lambda z: structure_divergence(local_structure(z, edge_index, kernel), teacher, edge_index, nodes), h
+    )
+    assert ours <= edges * width // 8
+    naive = largest_tensor(lambda z: (z[edge_index[0]] * z[edge_index[1]]).sum(), h)
+    assert naive >= edges * width  # what is measured does see such tensors, in the backward pass too

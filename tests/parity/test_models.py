@@ -1,0 +1,221 @@
+"""One model on two libraries: same seed, same weights, same logits, same gradients.
+
+The largest differences found are printed (``pytest -s``) and recorded as properties of the tests.
+"""
+
+import pytest
+import torch
+
+from distillbench.inputs import Inputs
+from distillbench.models import (
+    GNN,
+    canonical_state,
+    count_parameters,
+    initialise,
+    load_canonical,
+    nearest_neighbours,
+)
+from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
+
+TOLERANCE = 1e-5
+NODE_MODELS = {
+    "gat": GATSpec(model="gat", hidden=8, layers=3, heads=(2, 3, 2), residual=False),
+    "gat, residual": GATSpec(model="gat", hidden=8, layers=3, heads=(2, 3, 2), activation="leaky_relu"),
+    "gat, one head": GATSpec(model="gat", hidden=8, layers=2, heads=1, negative_slope=0.1),
+    "gcn": LayeredSpec(model="gcn", hidden=16, layers=3),
+    "gcn, residual": LayeredSpec(model="gcn", hidden=16, layers=3, residual=True, activation="elu"),
+    "sage": LayeredSpec(model="sage", hidden=16, layers=3),
+    "gin": LayeredSpec(model="gin", hidden=16, layers=3),
+    "mlp": LayeredSpec(model="mlp", hidden=16, layers=3),
+}
+STATIC_GRAPH_MODELS = {
+    f"{name}, {readout}": spec.model_copy(update={"readout": readout})
+    for (name, spec), readout in zip(NODE_MODELS.items(), ["mean", "max"] * 4, strict=True)
+}
+CLOUD_MODELS = {
+    "dgcnn": DGCNNSpec(model="dgcnn", widths=(8, 8, 16), embedding=32, head=(16, 8), k=4),
+    "dgcnn, no head": DGCNNSpec(model="dgcnn", widths=(8,), embedding=16, k=3, negative_slope=0.1),
+    "mlp on clouds, max": LayeredSpec(model="mlp", hidden=16, layers=2, readout="max"),
+}
+MODELS = (
+    [pytest.param(spec, "multilabel", False, id=name) for name, spec in NODE_MODELS.items()]
+    + [pytest.param(spec, "multiclass", False, id=f"{name}, one graph") for name, spec in NODE_MODELS.items()]
+    + [pytest.param(spec, "graph-multiclass", False, id=name) for name, spec in STATIC_GRAPH_MODELS.items()]
+    + [pytest.param(spec, "graph-multiclass", True, id=name) for name, spec in CLOUD_MODELS.items()]
+)
+
+
+def built(spec, data, backends, seed=0):
+    """The model on each library with its initial weights, and a batch of all graphs."""
+    models, batches = [], []
+    for backend in backends:
+        model = GNN(spec, backend, data.x.shape[1], data.num_classes)
+        initialise(model, seed, "student")
+        inputs = Inputs(data, backend, torch.device("cpu"), batch_size=data.num_graphs)
+        (batch,) = inputs.ordered(torch.arange(data.num_graphs))
+        models.append(model)
+        batches.append(batch)
+    return models, batches
+
+
+def gradients(model):
+    """Gradients under common names."""
+    weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.grad)
+    found = canonical_state(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    trained = {name for name in found if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    return {name: found[name] for name in trained}
+
+
+def largest_error(a, b):
+    """Largest difference, relative to the largest entry where that is above 1."""
+    a, b = a.detach().double(), b.detach().double()
+    return ((a - b).abs().max() / max(1.0, b.abs().max())).item()
+
+
+@pytest.mark.parametrize("spec, task, clouds", MODELS)
+def test_one_seed_gives_equal_initial_weights_by_name(data_of, backends, spec, task, clouds):
+    (pyg, dgl), _ = built(spec, data_of(task, clouds=clouds), backends)
+    of_pyg, of_dgl = canonical_state(pyg), canonical_state(dgl)
+    assert of_pyg.keys() == of_dgl.keys()
+    for name, value in of_pyg.items():
+        assert torch.equal(value, of_dgl[name]), name
+    assert count_parameters(pyg) == count_parameters(dgl) > 0
+    (other, _), _ = built(spec, data_of(task, clouds=clouds), backends, seed=1)
+    assert any(not torch.equal(value, canonical_state(other)[name]) for name, value in of_pyg.items())
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("spec, task, clouds", MODELS)
+def test_logits_hidden_features_gradients_and_buffers_are_equal(
+    data_of, backends, record_property, request, spec, task, clouds, training
+):
+    data = data_of(task, clouds=clouds)
+    models, batches = built(spec, data, backends)
+    outputs = []
+    for model, batch in zip(models, batches, strict=True):
+        model.train()
+        model(batch.graph, batch.x)  # so that batch norms have statistics of their own
+        model.train(training)
+        out = model(batch.graph, batch.x)
+        (data.task.loss(out.logits, batch.y) + sum(h.square().mean() for h in out.hidden)).backward()
+        outputs.append(out)
+    of_pyg, of_dgl = outputs
+    assert len(of_pyg.logits) == (data.num_graphs if data.task.level == "graph" else data.num_nodes)
+    assert [h.shape[1] for h in of_pyg.hidden] == list(spec.hidden_dims)
+    assert len(of_pyg.hidden) == len(of_pyg.edge_index) == len(of_dgl.hidden) == len(of_dgl.edge_index)
+    for a, b in zip(of_pyg.edge_index, of_dgl.edge_index, strict=True):
+        assert torch.equal(a, b)
+    grads = [gradients(model) for model in models]
+    states = [canonical_state(model) for model in models]
+    assert grads[0].keys() == grads[1].keys()
+    assert all(value.abs().sum() > 0 for value in grads[0].values() if value.ndim > 1)
+    errors = {
+        "logits": largest_error(of_pyg.logits, of_dgl.logits),
+        "hidden": max(largest_error(a, b) for a, b in zip(of_pyg.hidden, of_dgl.hidden, strict=True)),
+        "gradients": max(largest_error(value, grads[1][name]) for name, value in grads[0].items()),
+        "buffers": max(
+            (largest_error(v, states[1][k]) for k, v in states[0].items() if k not in grads[0]), default=0.0
+        ),
+    }
+    for what, error in errors.items():
+        record_property(what, error)
+    print(f"\nparity {request.node.callspec.id}: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()))
+    assert max(errors.values()) < TOLERANCE, errors
+
+
+@pytest.mark.parametrize("spec, task, clouds", MODELS)
+@pytest.mark.parametrize("first", [0, 1], ids=["pyg to dgl", "dgl to pyg"])
+def test_weights_saved_by_one_library_give_the_same_logits_in_the_other(
+    data_of, backends, tmp_path, spec, task, clouds, first
+):
+    models, batches = built(spec, data_of(task, clouds=clouds), backends)
+    giver, receiver = models[first], models[1 - first]
+    with torch.no_grad():
+        for number, parameter in enumerate(giver.parameters()):
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+    giver(batches[first].graph, batches[first].x)  # moves the statistics of batch norms
+    torch.save(canonical_state(giver), tmp_path / "weights.pt")
+    load_canonical(receiver, torch.load(tmp_path / "weights.pt", weights_only=True))
+    of_giver, of_receiver = (
+        model.eval()(batch.graph, batch.x).logits for model, batch in zip(models, batches, strict=True)
+    )
+    assert largest_error(of_giver, of_receiver) < TOLERANCE
+
+
+def test_weights_that_lack_a_name_are_refused_and_leave_no_mixture(data_of, backends):
+    (pyg, _), _ = built(NODE_MODELS["gin"], data_of("multilabel"), backends)
+    state = canonical_state(pyg)
+    before = {name: value.clone() for name, value in state.items()}
+    missing = sorted(state)[-1]
+    del state[missing]
+    with pytest.raises(KeyError, match=missing):
+        load_canonical(pyg, {name: value + 1 for name, value in state.items()})
+    assert all(torch.equal(value, before[name]) for name, value in canonical_state(pyg).items())
+
+
+@pytest.mark.parametrize("spec, task, clouds", MODELS)
+def test_a_graph_in_a_batch_is_what_it_is_alone(data_of, backend, spec, task, clouds):
+    data = data_of(task, clouds=clouds)
+    (model,), (batch,) = built(spec, data, [backend])
+    model.eval()
+    together = model(batch.graph, batch.x)
+    inputs = Inputs(data, backend, torch.device("cpu"), batch_size=1)
+    alone = [model(each.graph, each.x) for each in inputs.ordered(torch.arange(data.num_graphs))]
+    assert len(alone) == data.num_graphs
+    assert largest_error(torch.cat([out.logits for out in alone]), together.logits) < TOLERANCE
+
+
+# Parameters, published and counted by hand
+
+
+@pytest.mark.parametrize(
+    "spec, d_in, d_out, count",
+    [
+        (GATSpec(model="gat", hidden=256, layers=3, heads=(4, 4, 6)), 50, 121, 3_640_748),
+        (GATSpec(model="gat", hidden=68, layers=5, heads=2), 50, 121, 185_172),
+        (DGCNNSpec(model="dgcnn", widths=(64, 64, 128, 256), embedding=1024, head=(512, 256)), 3, 40, 1_809_576),
+        (LayeredSpec(model="mlp", hidden=7, layers=2), 3, 2, 3 * 7 + 7 + 7 * 2 + 2),
+        (LayeredSpec(model="gcn", hidden=7, layers=2), 3, 2, 3 * 7 + 7 + 7 * 2 + 2),
+        (LayeredSpec(model="sage", hidden=7, layers=2), 3, 2, 2 * 3 * 7 + 7 + 2 * 7 * 2 + 2),
+    ],
+    ids=["PPI teacher", "PPI student", "ModelNet40 teacher", "mlp", "gcn", "sage"],
+)
+def test_number_of_parameters(backend, spec, d_in, d_out, count):
+    assert count_parameters(GNN(spec, backend, d_in, d_out)) == count
+
+
+# Neighbours
+
+
+def by_brute_force(x, ptr, k):
+    """For every node the set of its k nearest nodes of the same graph."""
+    nearest = []
+    for start, stop in zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True):
+        for i in range(start, stop):
+            distances = {j: ((x[i].double() - x[j].double()) ** 2).sum().item() for j in range(start, stop)}
+            nearest.append(set(sorted(distances, key=distances.get)[:k]))
+    return nearest
+
+
+@pytest.mark.parametrize("sizes", [(6, 6, 6), (6, 9, 4, 40)], ids=["equal sizes", "unequal sizes"])
+@pytest.mark.parametrize("offset", [0.0, 100.0], ids=["at the origin", "far from the origin"])
+def test_nearest_neighbours_are_those_of_brute_force(sizes, offset):
+    ptr, k = torch.tensor([0, *sizes]).cumsum(0), 4
+    x = torch.randn(sum(sizes), 3, generator=torch.Generator().manual_seed(0)) + offset
+    neighbour, node = nearest_neighbours(x, ptr, k)
+    assert node.tolist() == [i for i in range(len(x)) for _ in range(k)]
+    found = [set(neighbour[node == i].tolist()) for i in range(len(x))]
+    assert found == by_brute_force(x, ptr, k)
+    assert all(i in near for i, near in enumerate(found))
+
+
+def test_more_neighbours_than_nodes_are_refused_with_both_numbers():
+    with pytest.raises(ValueError, match="k: 5 neighbours asked for, but a graph has only 4 nodes"):
+        nearest_neighbours(torch.randn(10, 2), torch.tensor([0, 6, 10]), 5)
+    assert nearest_neighbours(torch.randn(10, 2), torch.tensor([0, 6, 10]), 4).shape == (2, 40)

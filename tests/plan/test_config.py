@@ -1,0 +1,132 @@
+"""Bad input gets an error that names the key, the value, the nearest valid one and the file."""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distillbench.config import ConfigError
+from distillbench.plan import make_plan
+
+ROOT = Path(__file__).parents[2]
+VALID = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+
+
+def plan(values, root=ROOT):
+    return make_plan(values, ["config/mine.yaml"], root)
+
+
+def changed(*path, value):
+    """The smoke config with one value set."""
+    values = copy.deepcopy(VALID)
+    place = values
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return values
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_we_ship_is_valid(file):
+    values = yaml.safe_load(file.read_text())
+    assert make_plan(values, [file], ROOT).cells
+
+
+PAIR = ("datasets", "digits", "pairs", "gat")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (changed("sedes", value=3), ["unknown key 'sedes'", "did you mean 'seeds'?"]),
+        (changed("seeds", value=0), ["seeds: 0", "greater than 0"]),
+        (changed("seeds", value="many"), ["seeds: 'many'"]),
+        (changed("backends", value=["pgy"]), ["backends.0", "'pgy'", "did you mean 'pyg'?"]),
+        (changed("backends", value=[]), ["backends"]),
+        (changed("methods", value={"supervised": None, "lps": None}), ["methods.lps", "did you mean 'lsp'?"]),
+        (changed("methods", "kd", value={"temprature": 3}), ["methods.kd", "did you mean 'temperature'?"]),
+        (changed("methods", "kd", value={"temperature": -3}), ["methods.kd.temperature: -3", "greater than 0"]),
+        (changed("methods", "kd", value={"kernel": 1}), ["methods.kd", "choose from alpha, temperature"]),
+        (changed("methods", "lsp", value={"kernel": "rfb"}), ["methods.lsp.kernel", "'rfb'", "'rbf'"]),
+        (changed("methods", "lsp", value={"layers": [[0, 5]]}), ["methods.lsp.layers", "teacher layer 5", "1 hidden"]),
+        (changed("methods", "teacher", value={"method": "kd"}), ["methods.teacher", "taken"]),
+        (changed("methods", "../kd", value={"method": "kd"}), ["methods.../kd", "pattern"]),
+        (changed("datasets", "digist", value={"pairs": VALID["datasets"]["digits"]["pairs"]}), ["'digits'?"]),
+        (changed("datasets", "digits", "params", value={"neighbors": 3}), ["datasets.digits", "'neighbours'?"]),
+        (changed(*PAIR, "teacher", "model", value="gatt"), ["unknown model 'gatt'", "did you mean 'gat'?"]),
+        (changed(*PAIR, "teacher", "hiden", value=3), ["pairs.gat.teacher", "did you mean 'hidden'?"]),
+        (changed(*PAIR, "teacher", "heads", value=[1, 2, 3]), ["3 entries for 2 layers"]),
+        (changed(*PAIR, "training", "lr", value=1.0), ["pairs.gat.training", "unknown key 'lr'"]),
+        (changed("compare", value={"baseline": "suprevised"}), ["compare.baseline", "did you mean 'supervised'?"]),
+    ],
+)
+def test_the_error_names_file_key_value_and_nearest(values, expected):
+    with pytest.raises(ConfigError) as error:
+        plan(values)
+    message = str(error.value)
+    assert message.startswith("config/mine.yaml:")
+    for part in expected:
+        assert part in message
+
+
+def test_every_problem_is_reported_at_once():
+    values = changed("methods", value={"supervised": None, "lps": None, "fitnt": None})
+    with pytest.raises(ConfigError, match=r"(?s)'lsp'.*'fitnet'"):
+        plan(values)
+
+
+def test_a_method_that_cannot_apply_to_the_task_is_refused_with_the_pair(tmp_path):
+    (tmp_path / "single.py").write_text(
+        "from distillbench.method import Method\n"
+        "from distillbench.params import SINGLE_LABEL_TASKS\n"
+        "class Single(Method):\n"
+        "    paper, tasks, requires = 'x', SINGLE_LABEL_TASKS, frozenset()\n"
+    )
+    values = changed("plugins", value=[str(tmp_path)])
+    values["methods"]["single"] = None
+    with pytest.raises(ConfigError) as error:
+        plan(values)
+    assert "datasets.synthetic.pairs.gat: method 'single' does not apply to multilabel tasks" in str(error.value)
+    assert "datasets.digits" not in str(error.value)
+
+
+def test_a_method_that_needs_the_teachers_edges_is_refused_for_an_mlp_teacher():
+    values = changed(*PAIR, "teacher", value={"model": "mlp", "hidden": 8})
+    with pytest.raises(ConfigError, match=r"digits.pairs.gat: method 'lsp' needs the teacher's edges"):
+        plan(values)
+
+
+def test_a_model_that_does_not_fit_the_task_is_refused():
+    values = changed(*PAIR, "student", value={"model": "dgcnn", "widths": [4], "embedding": 4})
+    with pytest.raises(ConfigError, match=r"digits.pairs.gat.student: 'dgcnn' predicts graphs, the task is multiclass"):
+        plan(values)
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    tmp_path.chmod(0o755)
+    values = changed("results", value=str(folder / "smoke"))
+    plan(values)
+    folder.chmod(0o555)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # another user than root, whom no permission stops
+        for parent in (tmp_path.parent, *tmp_path.parent.parents):
+            if parent.stat().st_uid == os.getuid() and parent != Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o055)
+        if os.getuid() == 0:
+            os.setuid(65534)
+        try:
+            plan(values)
+            message = "accepted"
+        except ConfigError as error:
+            message = str(error)
+        os.write(writer, message.encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    message = os.read(reader, 10_000).decode()
+    assert "config/mine.yaml" in message
+    assert f"{folder} cannot be written to" in message

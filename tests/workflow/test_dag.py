@@ -1,0 +1,271 @@
+"""What must hold of the DAG, on a small config run for real."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from distillbench.record import read_record, read_shard
+
+from .conftest import CONFIG, ROOT, checkout
+
+METHODS, BACKENDS, SEEDS = ("supervised", "at", "lsp"), ("pyg", "dgl"), 3
+
+
+def test_every_run_is_in_the_table_and_every_method_in_the_comparison(finished):
+    tables = finished.folder / "results/tables"
+    runs, comparison = pd.read_parquet(tables / "runs.parquet"), pd.read_csv(tables / "comparison.csv")
+    assert len(runs) == 2 * len(BACKENDS) * (1 + len(METHODS)) * SEEDS
+    assert set(runs["status"]) == {"ok"}
+    assert runs["test"].between(0, 1).all()
+    assert len(comparison) == 2 * len(BACKENDS) * (1 + len(METHODS))
+    assert (comparison["n_ok"] == SEEDS).all()
+    pd.testing.assert_frame_equal(pd.read_csv(tables / "runs.csv")[["test", "val"]], runs[["test", "val"]])
+    for ending in ("html", "tex", "md"):
+        assert "supervised" in (tables / f"comparison.{ending}").read_text()
+    for dataset in CONFIG["datasets"]:
+        assert (finished.folder / f"results/figures/{dataset}.png").stat().st_size > 10_000
+
+
+def test_the_table_holds_what_the_records_say(finished):
+    runs = pd.read_parquet(finished.folder / "results/tables/runs.parquet")
+    for row in runs[runs["role"] == "student"].itertuples():
+        folder = finished.folder / "results/runs" / row.dataset / row.backend / row.pair / row.method
+        record = read_record(folder / f"seed-{row.seed}.json")
+        assert (record.test, record.val, record.key) == (row.test, row.val, row.key)
+        history = pd.read_csv(folder / f"seed-{row.seed}.history.csv")
+        assert len(history) == record.epochs
+        assert history["val"].max() == pytest.approx(record.val, abs=0)
+
+
+def test_both_libraries_train_to_the_same_scores(finished):
+    runs = pd.read_parquet(finished.folder / "results/tables/runs.parquet")
+    by = runs.pivot(index=["dataset", "method", "seed"], columns="backend", values="val")
+    assert (by["pyg"] - by["dgl"]).abs().max() < 0.02  # a few epochs: rounding has not grown yet
+
+
+def test_progress_is_visible(finished):
+    assert "digits/pyg/gat/lsp: 2 of 2 ok" in finished.output
+    log = (finished.folder / "results/logs/runs/digits/dgl/gat/lsp/0.log").read_text()
+    assert "seed 1 (run 2 of 2): epoch 4 of 4, loss" in log
+    assert "left" in log
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert finished.jobs() == {}
+    assert "Nothing to be done" in finished.run()
+
+
+def test_editing_a_method_reruns_that_method_only(project):
+    before = project.records()
+    file = project.folder / "methods/at.py"
+    file.write_text(file.read_text().replace("z.square()", "z.abs()"))
+    shards, cells = 2, 4
+    assert project.jobs() == {"distill": shards * cells, "collect": 1, "compare": 1, "figure": 2, "track": 1}
+    project.run()
+    changed = {name for name, content in project.records().items() if content != before[name]}
+    assert changed == {name for name in before if "/at/" in name}
+
+
+def test_changing_a_hyperparameter_reruns_that_variant_only(project):
+    before = project.records()
+    project.configure(methods={**CONFIG["methods"], "at": {"weight": 5}})
+    project.run()
+    changed = {name for name, content in project.records().items() if content != before[name]}
+    assert changed == {name for name in before if "/at/" in name}
+
+
+def test_more_seeds_train_the_new_ones_only(project):
+    before = project.records()
+    project.configure(seeds=5)
+    project.run()
+    after = project.records()
+    assert {name: after[name] for name in before} == before  # not even written again
+    new = {Path(name).stem for name in set(after) - set(before)}
+    assert new == {"seed-3", "seed-4"}
+    assert len(after) == len(before) * 5 // 3
+    assert (pd.read_csv(project.folder / "results/tables/comparison.csv")["n_ok"] == 5).all()
+
+
+def _trainers(folder):
+    """Processes that train in this folder: forked from a warm process, or the job itself."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            name = " ".join(process.cmdline())
+            if process.cwd() == str(folder) and ("distillbench.warm" in name or ("tmp" in name and "train.py" in name)):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
+def test_a_killed_job_goes_on_at_the_seed_it_was_in(tmp_path, warm):
+    project = checkout(tmp_path / "project")
+    digits = json.loads(json.dumps(CONFIG["datasets"]["digits"]))
+    digits["pairs"]["gat"]["training"]["epochs"] = 150
+    small = {"datasets": {"digits": digits}, "backends": ["pyg"], "methods": {"supervised": {}, "lsp": {}}}
+    project.configure(**small, execution={"seeds_per_job": 3, "warm_start": warm, "checkpoint_seconds": 0.2})
+    target = "results/runs/digits/pyg/gat/lsp/records-0.json"
+    run = subprocess.Popen(
+        project.command(target),
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    folder = project.folder / Path(target).parent
+    deadline = time.monotonic() + 120
+    while not ((folder / "seed-0.json").exists() and (folder / "seed-1.checkpoint.pt").exists()):
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.01)
+    for process in _trainers(project.folder):
+        process.send_signal(signal.SIGKILL)
+    assert run.wait(60) != 0
+    assert not (project.folder / target).exists()
+    before = project.records()
+    assert 0 < sum("/lsp/" in name for name in before) < 3
+
+    project.run(target)
+    after = project.records()
+    assert {name: after[name] for name in before} == before
+    assert [record.status for record in read_shard(project.folder / target)] == ["ok"] * 3
+    assert "seeds are on disk already" in (project.folder / "results/logs/runs/digits/pyg/gat/lsp/0.log").read_text()
+    assert not list(folder.glob("*.checkpoint.pt"))
+
+
+def test_runs_that_fail_are_recorded_and_the_rest_goes_on(tmp_path):
+    project = checkout(tmp_path / "project")
+    wild = json.loads(json.dumps(CONFIG["datasets"]["digits"]))
+    wild["dataset"] = "digits"
+    wild["pairs"]["gat"]["training"]["learning_rate"] = 1e30
+    wild["pairs"]["gat"]["teacher_training"] = {"epochs": 2}
+    datasets = {"digits": CONFIG["datasets"]["digits"], "wild": wild}
+    project.configure(seeds=2, backends=["pyg"], datasets=datasets, methods={"supervised": {}, "lsp": {}})
+    project.run()
+    runs = pd.read_csv(project.folder / "results/tables/runs.csv").set_index(["dataset", "method", "seed"])
+    assert set(runs.loc["digits"]["status"]) == {"ok"}
+    assert set(runs.loc[("wild", "lsp")]["status"]) == {"diverged"}
+    assert runs.loc[("wild", "lsp", 0)]["reason"].startswith("epoch ")
+    comparison = pd.read_csv(project.folder / "results/tables/comparison.csv").set_index(["dataset", "method"])
+    assert comparison.loc[("wild", "lsp")]["verdict"] == "all failed"
+    assert list(comparison.loc[("wild", "lsp")][["n_ok", "n"]]) == [0, 2]
+
+    project.configure(
+        seeds=2, backends=["pyg"], datasets=datasets, methods={"supervised": {}, "lsp": {}},
+        execution={"seeds_per_job": 2, "run_seconds": 1e-4},
+    )  # fmt: skip
+    before = project.records()
+    project.run()
+    assert project.records() == before  # finished runs, diverged ones too, are not tried again
+
+    project.configure(
+        seeds=3, backends=["pyg"], datasets=datasets, methods={"supervised": {}, "lsp": {}},
+        execution={"seeds_per_job": 2, "run_seconds": 1e-4},
+    )  # fmt: skip
+    project.run()
+    runs = pd.read_csv(project.folder / "results/tables/runs.csv").set_index(["dataset", "method", "seed"])
+    assert runs.loc[("digits", "teacher", 2)]["status"] == "timeout"
+    assert runs.loc[("digits", "lsp", 2)]["status"] == "skipped"
+    assert "teacher" in runs.loc[("digits", "lsp", 2)]["reason"]
+    assert runs.loc[("digits", "lsp", 1)]["status"] == "ok"
+
+
+def test_without_dgl_its_cells_are_shown_as_skipped(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/sitecustomize.py").write_text("import sys\nsys.modules['dgl'] = None\n")
+    project.environment["PYTHONPATH"] += f":{tmp_path / 'without'}"
+    project.run()
+    comparison = pd.read_csv(project.folder / "results/tables/comparison.csv")
+    of_dgl = comparison[comparison["backend"] == "dgl"]
+    assert len(of_dgl) == 2 * (1 + len(METHODS))
+    assert set(of_dgl["verdict"]) == {"skipped"}
+    assert "dgl is not installed" in (project.folder / "results/tables/comparison.md").read_text()
+    assert (comparison[comparison["backend"] == "pyg"]["n_ok"] == SEEDS).all()
+
+
+def test_a_corrupt_shard_is_named_and_nothing_is_lost(project):
+    shard = project.folder / "results/runs/digits/pyg/gat/at/records-0.json"
+    shard.write_text(shard.read_text().replace('"test": 0.', '"test": 0.9', 1))
+    before = project.records()
+    output = project.run(succeeds=False)
+    assert "results/runs/digits/pyg/gat/at/records-0.json: corrupt record" in output
+    assert "checksum" in output
+    shard.unlink()
+    project.run()
+    assert project.records() == before
+
+
+def test_a_corrupt_seed_is_named_set_aside_and_trained_again(project):
+    folder = project.folder / "results/runs/digits/pyg/gat/at"
+    good = read_record(folder / "seed-1.json")
+    (folder / "seed-1.json").write_text('{"key": "')
+    (folder / "records-0.json").unlink()
+    project.run()
+    log = (project.folder / "results/logs/runs/digits/pyg/gat/at/0.log").read_text()
+    assert "seed-1.json: corrupt record" in log
+    assert (folder / "seed-1.json.corrupt").read_text() == '{"key": "'
+    again = read_record(folder / "seed-1.json")
+    assert (again.test, again.val, again.digests) == (good.test, good.val, good.digests)
+
+
+def test_a_corrupt_table_is_named(project):
+    table = project.folder / "results/tables/runs.parquet"
+    table.write_bytes(table.read_bytes()[:100])
+    assert "results/tables/runs.parquet: corrupt table" in project.run(succeeds=False)
+
+
+def test_a_plugin_of_the_users_own_runs_from_its_folder(project):
+    mine = project.folder / "mine"
+    mine.mkdir()
+    shutil.copy(project.folder / "methods/kd.py", mine / "mykd.py")
+    project.configure(plugins=["mine"], methods={**CONFIG["methods"], "mykd": {"temperature": 3}})
+    before = project.records()
+    project.run()
+    after = project.records()
+    assert {name: after[name] for name in before} == before
+    assert sum("/mykd/" in name for name in after) == 2 * len(BACKENDS) * SEEDS
+
+
+def test_a_config_that_cannot_run_says_so_on_the_console(project):
+    project.configure(methods={"supervised": {}, "lps": {}})
+    output = project.run("-n", succeeds=False)
+    assert "config/test.yaml" in output
+    assert "unknown method 'lps': did you mean 'lsp'?" in output
+    assert "Traceback" not in output
+
+
+def test_the_default_and_the_smoke_config_make_a_dag(finished):
+    for config in ("config/config.yaml", "config/smoke.yaml"):
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--configfile", config],
+            cwd=ROOT, capture_output=True, text=True, env=finished.environment | {"PYTHONPATH": str(ROOT / "workflow")},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_linter_has_nothing_to_say_but_that_jobs_share_one_environment(finished):
+    output = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint"],
+        cwd=finished.folder,
+        env=finished.environment,
+        capture_output=True,
+        text=True,
+    )
+    lints = {line.strip() for line in (output.stdout + output.stderr).splitlines() if line.startswith("    * ")}
+    assert lints == {"* Specify a conda environment or container for each rule.:"}
+
+
+def test_the_records_are_in_mlflow(finished):
+    synced = json.loads((finished.folder / "results/mlflow/synced.json").read_text())
+    assert synced["added"] == len(finished.records()) + len(CONFIG["datasets"])  # and a summary for each data set
