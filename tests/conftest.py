@@ -31,15 +31,15 @@ def backends(one_thread):
 
 @pytest.fixture(scope="session")
 def data_of():
-    """``data_of(task, clouds=False)``: a data set for a task, six graphs of different sizes (one graph if multiclass).
+    """``data_of(task, clouds=False)``: eight graphs of different sizes, or one graph where the task is multiclass.
 
-    Two classes or labels a node's first feature says something about; random symmetric edges, or none for clouds.
+    Three classes or labels, which the features say something about; random symmetric edges, or none for clouds.
     """
     import torch
 
     from distillbench.data import GraphData, Split, symmetric_with_loops
 
-    def make(task, *, clouds=False, sizes=(7, 5, 9, 6, 8, 10), features=4, classes=3):
+    def make(task, *, clouds=False, sizes=(7, 5, 9, 6, 8, 10, 5, 6), features=4, classes=3):
         random = torch.Generator().manual_seed(1)
         if task == "multiclass":
             sizes = (sum(sizes),)
@@ -58,7 +58,7 @@ def data_of():
         linked &= graph_of_node[:, None] == graph_of_node
         edges = symmetric_with_loops(*linked.nonzero().T, nodes)
         order = torch.randperm(nodes if task == "multiclass" else len(sizes), generator=random)
-        first, second = (12, 24) if task == "multiclass" else (3, 4)
+        first, second = (12, 24) if task == "multiclass" else (4, 6)
         return GraphData(
             x=x,
             edge_index=edges[:, :0] if clouds else edges,

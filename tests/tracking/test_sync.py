@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from distillbench import tracking
+from distillbench.mlflow_store import TrackingError
 from distillbench.record import Record, write_record
-from distillbench.tracking import TrackingError, sync
+from distillbench.tracking import sync
 
 WORKFLOW = Path(tracking.__file__).parents[1]
 LOSS = [0.9, 0.5, 0.4]

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from distillbench import tracking
+from distillbench.mlflow_store import TrackingError
 from distillbench.record import Record, write_record
-from distillbench.tracking import TrackingError, sync, ui
+from distillbench.tracking import sync, ui
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMEDRIVER = shutil.which("chromedriver")

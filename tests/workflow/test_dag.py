@@ -16,6 +16,7 @@ from distillbench.record import read_record, read_shard
 
 from .conftest import CONFIG, ROOT, checkout
 
+TABLE = "results/tables/comparison.csv"  # enough where figures and MLflow are not the matter
 METHODS, BACKENDS, SEEDS = ("supervised", "at", "lsp"), ("pyg", "dgl"), 3
 
 
@@ -69,7 +70,7 @@ def test_editing_a_method_reruns_that_method_only(project):
     file.write_text(file.read_text().replace("z.square()", "z.abs()"))
     shards, cells = 2, 4
     assert project.jobs() == {"distill": shards * cells, "collect": 1, "compare": 1, "figure": 2, "track": 1}
-    project.run()
+    project.run(TABLE)
     changed = {name for name, content in project.records().items() if content != before[name]}
     assert changed == {name for name in before if "/at/" in name}
 
@@ -77,7 +78,7 @@ def test_editing_a_method_reruns_that_method_only(project):
 def test_changing_a_hyperparameter_reruns_that_variant_only(project):
     before = project.records()
     project.configure(methods={**CONFIG["methods"], "at": {"weight": 5}})
-    project.run()
+    project.run(TABLE)
     changed = {name for name, content in project.records().items() if content != before[name]}
     assert changed == {name for name in before if "/at/" in name}
 
@@ -85,7 +86,7 @@ def test_changing_a_hyperparameter_reruns_that_variant_only(project):
 def test_more_seeds_train_the_new_ones_only(project):
     before = project.records()
     project.configure(seeds=5)
-    project.run()
+    project.run(TABLE)
     after = project.records()
     assert {name: after[name] for name in before} == before  # not even written again
     new = {Path(name).stem for name in set(after) - set(before)}
@@ -111,7 +112,7 @@ def _trainers(folder):
 def test_a_killed_job_goes_on_at_the_seed_it_was_in(tmp_path, warm):
     project = checkout(tmp_path / "project")
     digits = json.loads(json.dumps(CONFIG["datasets"]["digits"]))
-    digits["pairs"]["gat"]["training"]["epochs"] = 150
+    digits["pairs"]["gat"] |= {"training": {"epochs": 80}, "teacher_training": {"epochs": 2}}
     small = {"datasets": {"digits": digits}, "backends": ["pyg"], "methods": {"supervised": {}, "lsp": {}}}
     project.configure(**small, execution={"seeds_per_job": 3, "warm_start": warm, "checkpoint_seconds": 0.2})
     target = "results/runs/digits/pyg/gat/lsp/records-0.json"
@@ -165,14 +166,14 @@ def test_runs_that_fail_are_recorded_and_the_rest_goes_on(tmp_path):
         execution={"seeds_per_job": 2, "run_seconds": 1e-4},
     )  # fmt: skip
     before = project.records()
-    project.run()
+    project.run(TABLE)
     assert project.records() == before  # finished runs, diverged ones too, are not tried again
 
     project.configure(
         seeds=3, backends=["pyg"], datasets=datasets, methods={"supervised": {}, "lsp": {}},
         execution={"seeds_per_job": 2, "run_seconds": 1e-4},
     )  # fmt: skip
-    project.run()
+    project.run(TABLE)
     runs = pd.read_csv(project.folder / "results/tables/runs.csv").set_index(["dataset", "method", "seed"])
     assert runs.loc[("digits", "teacher", 2)]["status"] == "timeout"
     assert runs.loc[("digits", "lsp", 2)]["status"] == "skipped"
@@ -185,7 +186,7 @@ def test_without_dgl_its_cells_are_shown_as_skipped(finished, tmp_path):
     (tmp_path / "without").mkdir()
     (tmp_path / "without/sitecustomize.py").write_text("import sys\nsys.modules['dgl'] = None\n")
     project.environment["PYTHONPATH"] += f":{tmp_path / 'without'}"
-    project.run()
+    project.run(TABLE)
     comparison = pd.read_csv(project.folder / "results/tables/comparison.csv")
     of_dgl = comparison[comparison["backend"] == "dgl"]
     assert len(of_dgl) == 2 * (1 + len(METHODS))
@@ -198,12 +199,17 @@ def test_a_corrupt_shard_is_named_and_nothing_is_lost(project):
     shard = project.folder / "results/runs/digits/pyg/gat/at/records-0.json"
     shard.write_text(shard.read_text().replace('"test": 0.', '"test": 0.9', 1))
     before = project.records()
-    output = project.run(succeeds=False)
+    output = project.run(TABLE, succeeds=False)
     assert "results/runs/digits/pyg/gat/at/records-0.json: corrupt record" in output
     assert "checksum" in output
     shard.unlink()
-    project.run()
+    project.run(TABLE)
     assert project.records() == before
+
+
+def test_a_deleted_shard_is_made_again_from_its_seeds(project):
+    (project.folder / "results/runs/digits/pyg/gat/at/records-0.json").unlink()
+    assert project.jobs() == {"distill": 1, "collect": 1, "compare": 1, "figure": 2, "track": 1}
 
 
 def test_a_corrupt_seed_is_named_set_aside_and_trained_again(project):
@@ -211,7 +217,7 @@ def test_a_corrupt_seed_is_named_set_aside_and_trained_again(project):
     good = read_record(folder / "seed-1.json")
     (folder / "seed-1.json").write_text('{"key": "')
     (folder / "records-0.json").unlink()
-    project.run()
+    project.run("results/runs/digits/pyg/gat/at/records-0.json")
     log = (project.folder / "results/logs/runs/digits/pyg/gat/at/0.log").read_text()
     assert "seed-1.json: corrupt record" in log
     assert (folder / "seed-1.json.corrupt").read_text() == '{"key": "'
@@ -222,7 +228,7 @@ def test_a_corrupt_seed_is_named_set_aside_and_trained_again(project):
 def test_a_corrupt_table_is_named(project):
     table = project.folder / "results/tables/runs.parquet"
     table.write_bytes(table.read_bytes()[:100])
-    assert "results/tables/runs.parquet: corrupt table" in project.run(succeeds=False)
+    assert "results/tables/runs.parquet: corrupt table" in project.run(TABLE, succeeds=False)
 
 
 def test_a_plugin_of_the_users_own_runs_from_its_folder(project):
@@ -231,7 +237,7 @@ def test_a_plugin_of_the_users_own_runs_from_its_folder(project):
     shutil.copy(project.folder / "methods/kd.py", mine / "mykd.py")
     project.configure(plugins=["mine"], methods={**CONFIG["methods"], "mykd": {"temperature": 3}})
     before = project.records()
-    project.run()
+    project.run(TABLE)
     after = project.records()
     assert {name: after[name] for name in before} == before
     assert sum("/mykd/" in name for name in after) == 2 * len(BACKENDS) * SEEDS

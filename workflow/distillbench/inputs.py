@@ -45,23 +45,27 @@ class Inputs:
         return self.data.setting == "transductive"
 
     def shuffled(self, part: Tensor, random: torch.Generator) -> Iterator[Batch]:
-        """Batches for one epoch of training on ``part``: in random order, or the whole graph."""
-        order = part if self.transductive else part[torch.randperm(len(part), generator=random)]
-        yield from self._batches(order)
+        """Batches for one epoch of training on ``part``: in random order, or the whole graph.
+
+        In graph-level tasks a graph left over by itself joins the batch before: a batch norm over graphs has no
+        statistics of one.
+        """
+        if self.transductive:
+            yield self._all(part)
+            return
+        sets = list(part[torch.randperm(len(part), generator=random)].split(self.batch_size))
+        if self.data.task.level == "graph" and len(sets) > 1 and len(sets[-1]) == 1:
+            sets[-2:] = [torch.cat(sets[-2:])]
+        for ids in sets:
+            yield self._set_of_graphs(ids)
 
     def ordered(self, part: Tensor) -> list[Batch]:
         """Batches for evaluation, in order; kept, since every epoch asks for them."""
         key = tuple(part.tolist())
         if key not in self._fixed:
-            self._fixed[key] = list(self._batches(part))
+            sets = part.split(self.batch_size)
+            self._fixed[key] = [self._all(part)] if self.transductive else [self._set_of_graphs(ids) for ids in sets]
         return self._fixed[key]
-
-    def _batches(self, part: Tensor) -> Iterator[Batch]:
-        if self.transductive:
-            yield self._all(part)
-            return
-        for ids in part.split(self.batch_size):
-            yield self._set_of_graphs(ids)
 
     def _all(self, rows: Tensor) -> Batch:
         if self._whole is None:

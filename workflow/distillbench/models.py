@@ -216,11 +216,21 @@ def canonical_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_canonical(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load weights saved by ``canonical_state``, from either library. Raises KeyError where a name is missing."""
+    """Load weights saved by ``canonical_state``, from either library.
+
+    Raises:
+        KeyError: the names are not this model's. RuntimeError: the shapes are not. The model is unchanged then.
+    """
+    # eps is a constant, which PyG and DGL shape differently
+    names = {common: own for common, own in canonical_names(model).items() if not own.endswith(".eps")}
+    if names.keys() != state.keys():
+        raise KeyError(f"weights of another model: {', '.join(sorted(names.keys() ^ state.keys()))}")
     own_state = model.state_dict()
-    for common, own in canonical_names(model).items():
-        if not own.endswith(".eps"):  # a constant, which PyG and DGL shape differently
-            own_state[own].copy_(state[common])
+    for common, own in names.items():
+        if own_state[own].shape != state[common].shape:
+            raise RuntimeError(f"{common}: {tuple(state[common].shape)} does not fit {tuple(own_state[own].shape)}")
+    for common, own in names.items():
+        own_state[own].copy_(state[common])
 
 
 def initialise(model: nn.Module, seed: int, scope: str) -> None:

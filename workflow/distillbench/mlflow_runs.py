@@ -1,0 +1,175 @@
+"""How a results folder is shown in MLflow: what is on disk, and the names, tags, curves and times of its runs."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distillbench.record import Record, RecordError, digest, file_digest, read_record
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, Metric
+
+LAYOUT = 1  # raise it when a run is shown differently: every run is then replaced once
+RUN_TAG = "distillbench.run"
+DATASET_DIGEST_LENGTH = 8  # characters, MLflow's limit
+
+
+@dataclass(frozen=True)
+class Source:
+    """One run as it is on disk. ``files`` become its artifacts; ``record`` is None for a data set's summary."""
+
+    run: str
+    dataset: str
+    digest: str
+    files: tuple[Path, ...]
+    record: Record | None = None
+    curves: Path | None = None
+
+
+def read_sources(results: Path, problems: list[str]) -> list[Source]:
+    """All runs below ``results`` and a summary for each data set; files that cannot be trusted go to ``problems``."""
+    found: dict[str, Source] = {}
+    for path in sorted([*results.glob("teachers/*/*/*/seed-*.json"), *results.glob("runs/*/*/*/*/seed-*.json")]):
+        try:
+            record = read_record(path)
+            if record.run_id in found:
+                raise RecordError(f"{path}: is the same run ({record.run_id}) as {found[record.run_id].files[0]}")
+            found[record.run_id] = _record_source(results, path, record)
+        except FileNotFoundError:
+            continue  # a job that starts again has just removed it
+        except (RecordError, OSError) as error:
+            problems.append(str(error))
+    names = sorted({source.dataset for source in found.values()})
+    return [*found.values(), *(s for s in (_summary_source(results, name) for name in names) if s)]
+
+
+def _record_source(results: Path, path: Path, record: Record) -> Source:
+    history = path.with_name(f"{path.stem}.history.csv")
+    shown = [LAYOUT, record.model_dump(mode="json")]
+    shown += [file_digest(file) if file.exists() else None for file in (history, _card(results, record.dataset))]
+    curves = history if history.exists() else None
+    return Source(record.run_id, record.dataset, digest(*shown), (path, *([curves] if curves else [])), record, curves)
+
+
+def _summary_source(results: Path, dataset: str) -> Source | None:
+    tables = [p for p in sorted(results.glob("tables/*")) if p.suffix in {".csv", ".html", ".md", ".tex"}]
+    figures = [p for p in (results / "figures" / f"{dataset}{suffix}" for suffix in (".png", ".svg")) if p.exists()]
+    files = (*tables, *figures)
+    if not files:
+        return None
+    return Source(f"{dataset}/summary", dataset, digest(LAYOUT, {p.name: file_digest(p) for p in files}), files)
+
+
+def _card(results: Path, dataset: str) -> Path:
+    return results / "data" / dataset / "data.json"
+
+
+def _curves(path: Path) -> Iterator[tuple[str, float, float, int]]:
+    """(column, value, seconds since the start, epoch) for each number of a history. Raises ValueError."""
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
+    if missing := {"epoch", "seconds"} - set(rows.fieldnames or ()):
+        raise ValueError(f"no column {', '.join(sorted(missing))}")
+    for row in rows:
+        if None in row or None in row.values():
+            raise ValueError(f"line {rows.line_num} has not as many values as there are columns")
+        epoch, seconds = int(row.pop("epoch")), float(row.pop("seconds"))
+        yield from ((column, float(value), seconds, epoch) for column, value in row.items() if value)
+
+
+def run_name(source: Source) -> str:
+    """A name people can read: ``lsp · pyg · gat · seed 3``."""
+    record = source.record
+    return f"{record.method} · {record.backend} · {record.pair} · seed {record.seed}" if record else "summary"
+
+
+def run_tags(source: Source) -> dict[str, str]:
+    """Everything one may want to filter or group by."""
+    record = source.record
+    if record is None:
+        return {RUN_TAG: source.run, "dataset": source.dataset, "role": "summary"}
+    shown = ("dataset", "backend", "pair", "method", "role", "seed", "status", "reason", "task", "metric", "key")
+    nested = {"environment": record.environment, "digest": record.digests, "split": record.split_sizes}
+    tags = {key: str(getattr(record, key)) for key in shown} | flat({k: v for k, v in nested.items() if v})
+    return {RUN_TAG: source.run} | {key: value for key, value in tags.items() if value}
+
+
+def final_metrics(record: Record, end: int) -> Iterator["Metric"]:
+    """The numbers of the selected epoch and of the whole run; ``end`` in milliseconds since 1970."""
+    from mlflow.entities import Metric
+
+    for key in ("val", "test", "epochs", "best_epoch", "params", "train_seconds"):
+        if (value := getattr(record, key)) is not None:
+            yield Metric(key, float(value), end, 0)
+
+
+def curve_metrics(source: Source, start: int, problems: list[str]) -> list["Metric"]:
+    """One point per epoch of every column of the history, at its true time; damage goes to ``problems``."""
+    from mlflow.entities import Metric
+
+    if source.curves is None:
+        if source.record and source.record.status == "ok":
+            problems.append(f"{source.files[0]}: its history is missing: MLflow shows the run without curves")
+        return []
+    try:
+        # a name of their own: the last val of the curve is not the val of the selected epoch
+        return [
+            Metric(f"curves/{legal_key(column)}", value, start + round(seconds * 1000), epoch)
+            for column, value, seconds, epoch in _curves(source.curves)
+        ]
+    except (ValueError, csv.Error) as error:
+        problems.append(f"{source.curves}: damaged history ({error}): MLflow shows the run without curves")
+        return []
+
+
+def dataset_inputs(results: Path, datasets: set[str], problems: list[str]) -> dict[str, "DatasetInput"]:
+    """The data sets, with source, digest and counts, by name; an unreadable card goes to ``problems``."""
+    from mlflow.entities import Dataset, DatasetInput
+
+    inputs = {}
+    for path in (_card(results, name) for name in sorted(datasets)):
+        if not path.exists():
+            continue
+        try:
+            card = json.loads(path.read_text(encoding="utf-8"))
+            name, source, short = card["name"], card["source"], card["digest"][:DATASET_DIGEST_LENGTH]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"{path}: not the card of a data set ({error!r}): MLflow shows its runs without it")
+            continue
+        profile = json.dumps({key: value for key, value in card.items() if isinstance(value, int)})
+        origin = json.dumps({"tags": {"mlflow.source.name": source}})
+        inputs[path.parent.name] = DatasetInput(Dataset(name, short, "code", origin, profile=profile))
+    return inputs
+
+
+def start_and_end(source: Source) -> tuple[int, int]:
+    """Start and end in milliseconds since 1970; of files where a record has none (nothing ran)."""
+    written = [round(file.stat().st_mtime * 1000) for file in source.files]
+    record = source.record
+    start = _milliseconds(record.started) if record and record.started else min(written)
+    return start, _milliseconds(record.ended) if record and record.ended else max(start, max(written))
+
+
+def _milliseconds(time: str) -> int:
+    return round(datetime.fromisoformat(time).timestamp() * 1000)
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested keys joined by dots; lists as JSON: ``{"training": {"lr": 0.01}}`` is ``training.lr = 0.01``."""
+    joined: dict[str, str] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict) and value:
+            joined |= flat(value, f"{prefix}{key}.")
+        else:
+            joined[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return joined
+
+
+def legal_key(name: str) -> str:
+    """A name with the characters that MLflow refuses replaced by ``_``."""
+    return re.sub(r"[^\w.\- :]", "_", name)

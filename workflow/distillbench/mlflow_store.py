@@ -1,0 +1,131 @@
+"""The MLflow store of a results folder: an SQLite database beside its artifacts, or whatever a URI names."""
+
+import logging
+import os
+import re
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+# By itself the page's table shows no metric. A shared view does: an experiment's tag, opened by its key in the address.
+VIEW = "results"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+
+
+class TrackingError(ValueError):
+    """A store that cannot be written or shown; the message says what to do."""
+
+
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def import_mlflow() -> None:
+    """Import MLflow (3 s) with its telemetry off."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    import mlflow  # noqa: F401
+
+
+def connect(uri: str) -> "MlflowClient":
+    """A client for a store. Raises TrackingError for a folder, which MLflow no longer writes into."""
+    if uri.startswith("file:") or "://" not in uri:
+        raise TrackingError(
+            f"'{uri}': MLflow no longer writes into folders: use sqlite:///…, postgresql://… or https://…"
+        )
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def create_store(store: Path) -> None:
+    """Create the database as a draft that is renamed: a kill amid its migrations would leave it unusable."""
+    if store.exists():
+        experiments(store)  # names a damaged file at once; MLflow would try to open it for 100 seconds
+        return
+    for draft in store.parent.glob(f".{store.name}.*"):
+        draft.unlink()
+    draft = store.with_name(f".{store.name}.{uuid.uuid4().hex}")
+    connect(store_uri(draft)).search_experiments(max_results=1)
+    draft.replace(store)
+
+
+def experiments(store: Path) -> list[tuple[int, str]]:
+    """Ids and names of the data sets' experiments, read from the database itself: importing MLflow takes longer."""
+    query = (
+        "SELECT experiment_id, name FROM experiments JOIN experiment_tags USING (experiment_id) "
+        "WHERE lifecycle_stage = 'active' AND key = ? ORDER BY name"
+    )
+    try:
+        with closing(sqlite3.connect(store)) as database:
+            return database.execute(query, [VIEW_TAG]).fetchall()
+    except sqlite3.DatabaseError as error:
+        raise TrackingError(f"{store}: not an MLflow store ({error}): delete it and sync again") from error
+
+
+def set_aside_if_moved(store: Path, artifacts: str) -> None:
+    """A store knows its artifacts by absolute address: in a folder that was moved or copied it is written anew."""
+    if not store.exists():
+        return
+    query = "SELECT artifact_location FROM experiments JOIN experiment_tags USING (experiment_id) WHERE key = ?"
+    try:
+        with closing(sqlite3.connect(store)) as database:
+            locations = database.execute(query, [VIEW_TAG]).fetchall()
+    except sqlite3.DatabaseError:
+        return  # not a store: named where it is opened
+    if any(not location.startswith(f"{artifacts}/") for (location,) in locations):
+        aside = store.with_name(f"{store.name}.moved")
+        log.warning("the results folder was moved or copied: %s is written anew, the old one is %s", store, aside)
+        store.replace(aside)
+
+
+@contextmanager
+def unhurried_disk(store: Path) -> Iterator[None]:
+    """Let SQLite leave it to the system when to write to the disk, and wait for the disk once, at the end.
+
+    Each run takes five transactions; waiting for the disk after each takes longer than all the rest. A killed process
+    harms nothing; a power cut during a sync may, and then the store is written anew from the records.
+    """
+    from sqlalchemy import Engine, event
+
+    def unhurried(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", unhurried)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", unhurried)
+        if store.exists():
+            with store.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def store_uri(store: Path) -> str:
+    """The URI of an SQLite store. Raises TrackingError for a path that cannot be written as one."""
+    if "?" in str(store):
+        raise TrackingError(f"{store}: a database cannot have a path with '?': move the results folder")
+    return f"sqlite:///{store}"
+
+
+def without_password(uri: str) -> str:
+    """A URI that may be shown."""
+    return re.sub(r"//[^/@]*@", "//…@", uri)
+
+
+def artifact_uri(folder: Path) -> str:
+    """Where the artifacts of the store in ``folder`` go."""
+    return (folder / "artifacts").as_uri()

@@ -1,0 +1,135 @@
+"""Publish a finished run: copy its tables and figures with their provenance, and put the table into the README.
+
+    python -m distillbench.reference --results results --config config/config.yaml --name default
+
+Writes ``results/reference/{name}/`` and what stands between the ``<!-- results -->`` marks of README.md; prints where
+the time of the run went. The README's numbers are never typed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from distillbench.record import Record, file_digest, read_record, write_atomically
+
+MARK = "<!-- results -->"
+TABLES = ("comparison.csv", "comparison.md", "equivalence.csv", "profiles.csv", "runs.csv")
+
+
+def provenance(results: Path, config: Path, elapsed: str) -> dict[str, Any]:
+    """What a published run was made by: commit, config, machine, versions, and where its time went (seconds)."""
+    records = [
+        read_record(path) for path in [*results.glob("teachers/**/seed-*.json"), *results.glob("runs/**/seed-*.json")]
+    ]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    software: dict[str, Any] = {}
+    for record in records:
+        software |= {
+            name: record.environment[name] for name in ("python", "torch", "pyg", "dgl") if name in record.environment
+        }
+    return {
+        "commit": commit,
+        "config": {"file": str(config), "sha256": file_digest(config)},
+        "finished": max(record.ended for record in records),
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
+        "devices": sorted({f"{record.backend}: {record.environment['device']}" for record in records}),
+        "software": software,
+        "runs": len(records),
+        "wall_seconds": _seconds(elapsed),
+        "core_seconds": _core_seconds(records),
+    }
+
+
+def _core_seconds(records: Sequence[Record]) -> dict[str, float]:
+    """Time of all runs together: in the training loop, and around it (evaluation, teacher outputs, writing)."""
+    whole = sum((datetime.fromisoformat(r.ended) - datetime.fromisoformat(r.started)).total_seconds() for r in records)
+    training = sum(record.train_seconds or 0.0 for record in records)
+    return {"training": round(training, 1), "rest_of_runs": round(whole - training, 1)}
+
+
+def _seconds(elapsed: str) -> float:
+    hours, minutes, seconds = elapsed.split(":")
+    return round(int(hours) * 3600 + int(minutes) * 60 + float(seconds), 1)
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return found.group(1) if found else platform.processor()
+
+
+def _elapsed() -> str:
+    """Wall time as the newest Snakemake log has it."""
+    log = max(Path(".snakemake/log").glob("*.log"), key=lambda path: path.stat().st_mtime)
+    found = re.search(r"Elapsed time: ([\d:.]+)", log.read_text())
+    if not found:
+        raise SystemExit(f"{log}: the last run of Snakemake did not finish")
+    return found.group(1)
+
+
+def publish(results: Path, config: Path, name: str, elapsed: str) -> dict[str, Any]:
+    """Copy tables and figures to ``results/reference/{name}/`` and renew the README's part. Returns the provenance."""
+    facts = provenance(results, config, elapsed)
+    folder = Path("results/reference") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in TABLES:
+        shutil.copyfile(results / "tables" / table, folder / table)
+    figures = sorted(results.glob("figures/*.png"))
+    for figure in figures:
+        shutil.copyfile(figure, folder / figure.name)
+    write_atomically(folder / "provenance.json", json.dumps(facts, indent=1) + "\n")
+    minutes, machine = facts["wall_seconds"] / 60, facts["machine"]
+    text = [f"`make bench` as run on {machine['cores']} cores of {machine['cpu']} in {minutes:.0f} minutes "]
+    text += [f"({facts['runs']} runs, {', '.join(facts['devices'])}; `{folder}/provenance.json`):\n"]
+    text += [
+        f"![{figure.stem}: every seed, mean and interval per method]({folder / figure.name})\n" for figure in figures
+    ]
+    text += [
+        (results / "tables/comparison.md").read_text(),
+        "\nWhat the models cost, with all cores:\n",
+        _costs(results),
+    ]
+    readme = Path("README.md")
+    before, _, after = readme.read_text().split(MARK)
+    write_atomically(readme, f"{before}{MARK}\n{chr(10).join(text)}\n{MARK}{after}")
+    return facts
+
+
+def _costs(results: Path) -> str:
+    profiles = pd.read_csv(results / "tables/profiles.csv")
+    rows = [
+        "| data set | library | role | model | parameters | latency, ms (quartiles) | per second | peak memory, MB |"
+    ]
+    rows += ["|:---|:---|:---|:---|---:|---:|---:|---:|"]
+    for p in profiles.to_dict("records"):
+        latency = f"{p['latency_ms']:.2f} ({p['latency_q25_ms']:.2f}–{p['latency_q75_ms']:.2f})"
+        cells = [p["dataset"], p["backend"], p["role"], p["model"], f"{p['parameters']:,}", latency]
+        cells += [f"{p['throughput_per_second']:,.0f} {p['throughput_of']}", f"{p['peak_memory_mb']:.1f}"]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m distillbench.reference", description="Publish a finished run.")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--config", type=Path, default=Path("config/config.yaml"))
+    parser.add_argument("--name", default="default", help="folder below results/reference")
+    parser.add_argument("--elapsed", help="wall time h:mm:ss (default: of the newest Snakemake log)")
+    options = parser.parse_args()
+    facts = publish(options.results, options.config, options.name, options.elapsed or _elapsed())
+    print(json.dumps({name: facts[name] for name in ("wall_seconds", "core_seconds", "runs")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
