@@ -104,6 +104,22 @@ def test_a_model_that_does_not_fit_the_task_is_refused():
         plan(values)
 
 
+DGCNN = {"model": "dgcnn", "widths": [4], "embedding": 4, "k": 6}
+
+
+@pytest.mark.parametrize(
+    ("params", "training", "expected"),
+    [
+        ({"points": 5}, {}, "pairs.p.teacher.k: 6 neighbours asked for, but a cloud has 5 points"),
+        ({}, {"batch_size": 1}, "pairs.p.student: dgcnn has batch norms over graphs, which need a batch_size of 2"),
+    ],
+)
+def test_a_dgcnn_that_cannot_train_is_refused(params, training, expected):
+    pair = {"teacher": DGCNN, "student": DGCNN, "training": training}
+    with pytest.raises(ConfigError, match=expected):
+        plan(changed("datasets", "mnist5k", value={"params": params, "pairs": {"p": pair}}))
+
+
 def test_a_results_folder_that_cannot_be_written_is_refused(tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()

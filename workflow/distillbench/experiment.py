@@ -83,6 +83,8 @@ class Experiment:
         except (MemoryError, torch.OutOfMemoryError) as error:
             return Outcome("oom", f"out of memory: {error}")
         except RuntimeError as error:
+            if "without overflow" in str(error):  # an optimiser's step that no float can hold
+                return Outcome("diverged", str(error))
             if "can't allocate memory" not in str(error):
                 raise
             return Outcome("oom", f"out of memory: {str(error).splitlines()[0]}")

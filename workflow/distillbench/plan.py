@@ -15,7 +15,7 @@ from distillbench.backends import missing_reason
 from distillbench.config import Config, ConfigError, DatasetConfig, Pair, name_files, read_config
 from distillbench.params import METRICS, suggestion
 from distillbench.plugins import Declaration, PluginError, declaration, find
-from distillbench.specs import predicts_graphs, uses_edges
+from distillbench.specs import DGCNNSpec, predicts_graphs, uses_edges
 
 PACKAGE = Path(__file__).parent
 TEACHER = "teacher"
@@ -309,7 +309,7 @@ class Plan:
                 continue  # reported by _check_names
             for pair_name, pair in entry.pairs.items():
                 where = f"datasets.{name}.pairs.{pair_name}"
-                problems += _check_models(where, pair, dataset)
+                problems += _check_models(where, pair, dataset, entry.params.get("points"))
                 for method, declared in methods.items():
                     problems += [
                         f"{where}: {problem}" for problem in self._check_method(method, declared, dataset, pair)
@@ -356,7 +356,7 @@ def _relative(path: Path) -> str:
     return os.path.relpath(path)
 
 
-def _check_models(where: str, pair: Pair, dataset: Declaration) -> list[str]:
+def _check_models(where: str, pair: Pair, dataset: Declaration, points: object) -> list[str]:
     problems = []
     dynamic = dataset.attributes.get("dynamic", False)
     for role, spec in (("teacher", pair.teacher), ("student", pair.student)):
@@ -367,6 +367,11 @@ def _check_models(where: str, pair: Pair, dataset: Declaration) -> list[str]:
             problems.append(f"{where}.{role}: {spec.model!r} predicts graphs, the task is {dataset.task}")
         if dynamic and spec.model not in ("dgcnn", "mlp"):
             problems.append(f"{where}.{role}: {spec.model!r} needs edges, and the data set has none: use dgcnn or mlp")
+        if isinstance(spec, DGCNNSpec) and isinstance(points, int) and spec.k > points:
+            problems.append(f"{where}.{role}.k: {spec.k} neighbours asked for, but a cloud has {points} points")
+        training = (pair.teacher_training or pair.training) if role == TEACHER else pair.training
+        if isinstance(spec, DGCNNSpec) and training.batch_size < 2:
+            problems.append(f"{where}.{role}: dgcnn has batch norms over graphs, which need a batch_size of 2 or more")
     return problems
 
 

@@ -45,9 +45,15 @@ def provenance(results: Path, config: Path, elapsed: str) -> dict[str, Any]:
         "devices": sorted({f"{record.backend}: {record.environment['device']}" for record in records}),
         "software": software,
         "runs": len(records),
-        "wall_seconds": _seconds(elapsed),
+        "wall_seconds": {"all": _seconds(elapsed), "training_phase": _training_phase(records)},
         "core_seconds": _core_seconds(records),
     }
+
+
+def _training_phase(records: Sequence[Record]) -> float:
+    """From the beginning of the first run to the end of the last, seconds."""
+    begin = min(datetime.fromisoformat(record.started) for record in records)
+    return round((max(datetime.fromisoformat(record.ended) for record in records) - begin).total_seconds(), 1)
 
 
 def _core_seconds(records: Sequence[Record]) -> dict[str, float]:
@@ -88,7 +94,7 @@ def publish(results: Path, config: Path, name: str, elapsed: str) -> dict[str, A
     for figure in figures:
         shutil.copyfile(figure, folder / figure.name)
     write_atomically(folder / "provenance.json", json.dumps(facts, indent=1) + "\n")
-    minutes, machine = facts["wall_seconds"] / 60, facts["machine"]
+    minutes, machine = facts["wall_seconds"]["all"] / 60, facts["machine"]
     text = [f"`make bench` as run on {machine['cores']} cores of {machine['cpu']} in {minutes:.0f} minutes "]
     text += [f"({facts['runs']} runs, {', '.join(facts['devices'])}; `{folder}/provenance.json`):\n"]
     text += [

@@ -1,0 +1,44 @@
+"""What the documents say is what there is."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from distillbench.config import Compare, Config, Execution, Protocol
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_readme_shows_a_method_file_whole():
+    assert f"```python\n{(ROOT / 'methods/at.py').read_text()}```" in (ROOT / "README.md").read_text()
+
+
+def test_the_readmes_results_are_those_of_the_published_run():
+    published = (ROOT / "results/reference/default/comparison.md").read_text()
+    assert published in (ROOT / "README.md").read_text()
+
+
+def test_every_file_the_readme_links_to_exists():
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_default_config_explains_every_key():
+    values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    assert set(values) == set(Config.model_fields)
+    for section, model in (("protocol", Protocol), ("compare", Compare), ("execution", Execution)):
+        assert set(values[section]) == set(model.model_fields)
+    config = Config(**values)
+    for section in ("protocol", "compare", "execution"):  # and says what the defaults are
+        assert getattr(config, section) == Config.model_fields[section].default
+
+
+def test_the_lock_pins_what_the_project_asks_for():
+    text = (ROOT / "requirements.lock").read_text()
+    lock = dict(line.split(";")[0].strip().split("==") for line in text.splitlines() if line[0] != "#")
+    for name, version in re.findall(r'^ +"([a-z-]+)==([\d.]+)', (ROOT / "pyproject.toml").read_text(), re.MULTILINE):
+        assert lock[name] == version
+    assert "+" not in text
+    assert "://" not in text
+    assert re.search(r"^dgl==1\.1\.3; python_version < '3\.12'", text, re.MULTILINE)
