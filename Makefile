@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config/config.yaml
-RESULTS := $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG))
+RESULTS := $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG)),results)
 CODE := workflow/distillbench workflow/scripts workflow/envs methods datasets tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
@@ -44,5 +44,5 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
-clean:  ## remove the environment and Snakemake's own state, not the results
-	rm -rf $(VENV) .snakemake
+clean:  ## remove the environment, not the results
+	rm -rf $(VENV)

@@ -4,9 +4,8 @@ Zagoruyko, Komodakis: Paying More Attention to Attention. ICLR 2017, arXiv 1612.
     L = task + β ‖ Q_s/‖Q_s‖ − Q_t/‖Q_t‖ ‖²,   Q_i = Σ_c z_ic²                                    (section 3.1, eq. 2)
 A node takes the place of a pixel: Q is a vector over the nodes of the batch, and is normalised over them.
 
-Reduction: the paper sets β to 10³ "divided by the number of elements in the attention map"; so β = 1000 and a mean over
-the nodes, as Joshi et al. (TNNLS 2022) have it too. ``reduction: sum`` is eq. 2 as it stands. The paper's eq. 2 has the
-norm itself, its code and ours the squared norm.
+Reduction: mean over the nodes, with β = 1000, as Joshi et al. (TNNLS 2022) have it; ``reduction: sum`` is the sum of
+the equation. The square of the norm is what the authors' code has.
 Layers: last hidden of both, before the activation. Not tuned.
 """
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, Parameters
+from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
 
 
 class AT(Method):
@@ -31,7 +30,7 @@ class AT(Method):
         """weight: β. layers: (student, teacher). reduction: over the nodes of the batch."""
 
         weight: PositiveFloat = 1000.0
-        layers: tuple[LayerPair, ...] = (LayerPair(-1, -1),)
+        layers: LayerPairs = (LayerPair(-1, -1),)
         reduction: Literal["sum", "mean"] = "mean"
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:

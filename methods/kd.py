@@ -5,7 +5,7 @@ Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network. NIPS worksh
 Several labels: BCE(z_s / T, σ(z_t / T)) instead of KL, mean over both (Joshi et al. 2022: α = ½, T = 1).
 
 KL direction: teacher ‖ student. Reduction: mean over nodes or graphs (torch's "mean" would also divide by the classes).
-Layers: logits. Defaults: α = 0.5 (Joshi et al. on PPI), T = 2; not tuned.
+Layers: logits. Defaults: α = 0.5 (Joshi et al. on PPI); T = 2 is ours, within the range of Hinton et al.; not tuned.
 """
 
 import torch.nn.functional as F

@@ -4,9 +4,10 @@ Yang, Qiu, Song, Tao, Wang: Distilling Knowledge from Graph Convolutional Networ
     L = task + λ (1/N) Σ_i KL(LS_i^s ‖ LS_i^t),   LS_ij = softmax over (j,i) ∈ E of SIM(z_i, z_j)            (eqs. 1-4)
 On dynamic graphs E is the union of the student's and the teacher's edges at the matched layers (section 3.3).
 
-KL direction: student ‖ teacher. Reduction: sum over edges / N. Layers: last hidden of both, before the activation.
-Defaults: λ = 100, rbf with σ = 100 (as re-implementations of the paper have them); not tuned. With σ = 100, features
-whose distances are far below 14 give an almost uniform structure, and hence an almost empty loss.
+KL direction: student ‖ teacher (the authors' code: teacher ‖ student). Reduction: sum over edges / N (Joshi et al.
+2022: mean over edges). Layers: last hidden of both, before the activation. Defaults: λ = 100 and rbf with σ = 100, as
+re-implementations of the paper have them; not tuned. With σ = 100, features whose distances are far below 14 give an
+almost uniform structure, and hence an almost empty loss: look at the curve `structure` of a run.
 """
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
-from distillbench.params import ALL_TASKS, Kernel, LayerPair, Parameters
+from distillbench.params import ALL_TASKS, Direction, Kernel, LayerPair, LayerPairs, Parameters, Reduction
 from distillbench.structure import local_structure, structure_divergence, union_edges
 
 
@@ -25,14 +26,19 @@ class LSP(Method):
     paper, tasks, requires = "yang2020", ALL_TASKS, frozenset({"hidden", "edges"})
 
     class Params(Parameters):
-        """weight: λ. kernel: SIM. layers: (student, teacher). sigma: rbf. c, degree: polynomial."""
+        """weight: λ. kernel: SIM. layers: (student, teacher). sigma: rbf. c, degree: polynomial.
+
+        direction, reduction: of the KL divergence.
+        """
 
         weight: PositiveFloat = 100.0
         kernel: Kernel = "rbf"
-        layers: tuple[LayerPair, ...] = (LayerPair(-1, -1),)
+        layers: LayerPairs = (LayerPair(-1, -1),)
         sigma: PositiveFloat = 100.0
         c: float = 0.0
         degree: PositiveInt = 2
+        direction: Direction = "student||teacher"
+        reduction: Reduction = "nodes"
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
         """Task loss and structure loss."""
@@ -44,7 +50,10 @@ class LSP(Method):
         stored = ctx.precomputed.get(f"structure{t}") if edges is ctx.edge_index else None
         of_teacher = self._structure(teacher.hidden[t], edges) if stored is None else stored
         of_student = self._structure(student.hidden[s], edges)
-        return structure_divergence(of_student, of_teacher, edges, ctx.num_nodes)
+        p = self.params
+        return structure_divergence(
+            of_student, of_teacher, edges, ctx.num_nodes, direction=p.direction, reduction=p.reduction
+        )
 
     def _structure(self, h: Tensor, edges: Tensor) -> Tensor:
         p = self.params

@@ -146,3 +146,26 @@ def test_a_results_folder_that_cannot_be_written_is_refused(tmp_path):
     message = os.read(reader, 10_000).decode()
     assert "config/mine.yaml" in message
     assert f"{folder} cannot be written to" in message
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (changed("backends", value=["pyg", "pyg"]), "pyg is there more than once"),
+        (changed("seeds", value=True), "seeds: True"),
+        (changed("results", value=""), "results: ''"),
+        (changed("methods", "lsp", value={"layers": []}), "methods.lsp.layers"),
+        (changed("methods", "kd", value={"temperature": float("inf")}), "methods.kd.temperature: inf"),
+        (changed("methods", value={"supervised": None, "LSP": None}), "did you mean 'lsp'?"),
+    ],
+)
+def test_what_would_only_fail_later_is_refused_now(values, expected):
+    with pytest.raises(ConfigError) as error:
+        plan(values)
+    assert expected in str(error.value)
+
+
+def test_a_plugin_with_the_name_of_another_is_refused(tmp_path):
+    (tmp_path / "kd.py").write_text((ROOT / "methods/kd.py").read_text())
+    with pytest.raises(ConfigError, match=r"method 'kd' is ambiguous: .*methods/kd\.py, .*/kd\.py"):
+        plan(changed("plugins", value=[str(tmp_path)]))

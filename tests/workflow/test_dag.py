@@ -275,3 +275,27 @@ def test_the_linter_has_nothing_to_say_but_that_jobs_share_one_environment(finis
 def test_the_records_are_in_mlflow(finished):
     synced = json.loads((finished.folder / "results/mlflow/synced.json").read_text())
     assert synced["added"] == len(finished.records()) + len(CONFIG["datasets"])  # and a summary for each data set
+
+
+def test_records_of_another_config_never_enter_the_tables(project):
+    project.configure(methods={**CONFIG["methods"], "at": {"weight": 5}})
+    table = project.folder / "results/tables/runs.csv"
+    table.unlink()
+    output = project.run("--rerun-triggers", "mtime", "--force", "results/tables/runs.csv", succeeds=False)
+    assert "at/records-0.json: was trained with other hyper-parameters than the config asks for" in output
+    assert not table.exists()
+
+
+def test_a_library_that_is_there_but_does_not_import_is_skipped_with_its_error(tmp_path):
+    project = checkout(tmp_path / "project")
+    (tmp_path / "broken/dgl").mkdir(parents=True)
+    (tmp_path / "broken/dgl/__init__.py").write_text("raise ImportError('GraphBolt is not for this torch')\n")
+    project.environment["PYTHONPATH"] += f":{tmp_path / 'broken'}"
+    digits = {"digits": CONFIG["datasets"]["digits"]}
+    project.configure(seeds=1, backends=["dgl"], datasets=digits, methods={"supervised": {}}, profile=True)
+    project.run(TABLE, "results/tables/profiles.csv")
+    runs = pd.read_csv(project.folder / "results/tables/runs.csv")
+    assert set(runs["status"]) == {"skipped"}
+    assert runs["reason"].str.contains("GraphBolt is not for this torch").all()
+    profiles = pd.read_csv(project.folder / "results/tables/profiles.csv")
+    assert profiles["skipped"].str.contains("GraphBolt").all()

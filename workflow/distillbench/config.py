@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+)
 from pydantic import ValidationError as PydanticError
 
 from distillbench.params import Parameters, suggestion
@@ -17,6 +25,12 @@ BackendName = Literal["pyg", "dgl"]
 
 def _none_is_empty(value: Any) -> Any:
     return {} if value is None else value
+
+
+def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
+    if repeated := {value for value in values if values.count(value) > 1}:
+        raise ValueError(f"{', '.join(sorted(repeated))} is there more than once")
+    return values
 
 
 class ConfigError(ValueError):
@@ -83,10 +97,10 @@ class Execution(Parameters):
 class Config(Parameters):
     """The whole file. See config/config.yaml, which explains every key."""
 
-    results: str = "results"
+    results: Annotated[str, Field(min_length=1)] = "results"
     plugins: tuple[str, ...] = ()
-    seeds: PositiveInt
-    backends: Annotated[tuple[BackendName, ...], Field(min_length=1)]
+    seeds: Annotated[PositiveInt, Field(strict=True)]
+    backends: Annotated[tuple[BackendName, ...], Field(min_length=1), AfterValidator(_each_once)]
     datasets: Annotated[dict[Name, DatasetConfig], Field(min_length=1)]
     methods: Annotated[dict[Name, Annotated[dict[str, Any], BeforeValidator(_none_is_empty)]], Field(min_length=1)]
     protocol: Protocol = Protocol()

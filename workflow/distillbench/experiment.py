@@ -102,8 +102,6 @@ class Experiment:
         inputs = self._inputs(data)
         method = self._method(seed)
         model = self._model(seed, "student" if "method" in self.params else "teacher")
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
         result: Fit = fit(
             model,
             method.to(self.device),

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from distillbench.backends import BackendUnavailableError
-from distillbench.plan import TEACHER, Cell, Paths
+from distillbench.plan import TEACHER, Cell, Paths, hyperparameters
 from distillbench.record import (
     Record,
     RecordError,
@@ -62,13 +64,21 @@ class Job:
     """One shard of seeds of one method, or of the teacher, in one cell.
 
     params: see Plan.teacher_params and Plan.student_params. sources: the files whose content is part of the key.
-    execution: see config.Execution.
+    execution: see config.Execution. planned_runs: of the whole config, for the line that sums the job up.
     """
 
     def __init__(
-        self, results: str, shard: int, params: dict[str, Any], sources: list[str], execution: dict[str, Any]
+        self,
+        results: str,
+        shard: int,
+        params: dict[str, Any],
+        sources: list[str],
+        execution: dict[str, Any],
+        planned_runs: int,
     ) -> None:
         self.paths, self.shard, self.params, self.execution = Paths(results), shard, params, execution
+        self.planned_runs = planned_runs
+        self.environment: dict[str, Any] = {}
         self.cell = Cell(params["dataset"], params["backend"], params["pair"])
         self.method: str = params["method"]["name"] if "method" in params else TEACHER
         self.name = "/".join((*self.cell, self.method))
@@ -81,7 +91,15 @@ class Job:
         }
 
     def run(self) -> str:
-        """Train what is missing, write the shard's records. Returns a line that sums the job up."""
+        """Train what is missing, write the shard's records. Returns a line that sums the job up.
+
+        One process at a time: a job that outlived its Snakemake is waited for, and what it trains is used.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / f".records-{self.shard}.lock"):
+            return self._run()
+
+    def _run(self) -> str:
         begun = time.monotonic()
         seeds: list[int] = self.params["seeds"]
         teachers = self._teachers()
@@ -101,7 +119,11 @@ class Job:
             log.info("%s: %s", title, _describe(records[seed]))
         ordered = [records[seed] for seed in seeds]
         write_shard(self.paths.shard(self.cell, self.method, self.shard), ordered)
-        return f"{self.name}: {_summary(ordered)}; {len(todo)} trained in {time.monotonic() - begun:.0f} s"
+        done = len(self.paths.records())
+        return (
+            f"{self.name}: {_summary(ordered)}; {len(todo)} trained in {time.monotonic() - begun:.0f} s; "
+            f"{min(done, self.planned_runs)} of {self.planned_runs} runs done"
+        )
 
     def file(self, seed: int, ending: str) -> Path:
         """One of a seed's files."""
@@ -212,20 +234,15 @@ class Job:
             best_epoch=outcome.best_epoch,
             params=outcome.params,
             train_seconds=outcome.seconds,
-            hyperparameters={
-                "model": self.params["model"],
-                "training": self.params["training"],
-                "method": self.params.get("method", {}).get("params", {}),
-                "protocol": self.params.get("protocol", {}),
-                "dataset": self.params["dataset_params"],
-            },
+            hyperparameters=hyperparameters(self.params),
             environment=self.environment,
             digests=digests,
             started=started,
             ended=utc_now(),
         )
         write_record(self.file(seed, "json"), record)
-        self.file(seed, "checkpoint.pt").unlink(missing_ok=True)
+        if record.status in FINISHED:  # with more time, a run that was too long can go on where it was
+            self.file(seed, "checkpoint.pt").unlink(missing_ok=True)
         return record
 
 

@@ -34,10 +34,6 @@ class Output(NamedTuple):
     hidden: tuple[Tensor, ...]
     edge_index: tuple[Tensor, ...]
 
-    def detached(self) -> "Output":
-        """The same, outside of any autograd graph."""
-        return Output(self.logits.detach(), tuple(h.detach() for h in self.hidden), self.edge_index)
-
 
 class GNN(nn.Module):
     """A model as its spec says: GAT, GCN, SAGE, GIN, MLP or DGCNN.
@@ -248,7 +244,7 @@ def initialise(model: nn.Module, seed: int, scope: str) -> None:
             bound = (6 / (parameter.shape[-2] + parameter.shape[-1])) ** 0.5
             random = generator(seed, scope, common)
             parameter.copy_(torch.rand(parameter.shape, generator=random) * 2 * bound - bound)
-        else:
+        elif common.split(".")[-1] in ("weight", "bias"):  # any other, such as a temperature, keeps its own beginning
             parameter.fill_(1.0 if common.endswith("weight") else 0.0)
 
 

@@ -6,9 +6,9 @@ must not be imported; so a declaration may use pydantic, typing and this module 
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TaskName = Literal["multiclass", "multilabel", "graph-multiclass"]
 Setting = Literal["transductive", "inductive"]
@@ -16,8 +16,10 @@ Requirement = Literal["logits", "hidden", "edges", "labels"]
 Kernel = Literal["l2", "linear", "polynomial", "rbf", "cosine"]
 
 SINGLE_LABEL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "graph-multiclass"})
-NODE_TASKS: frozenset[TaskName] = frozenset({"multiclass", "multilabel"})
 ALL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "multilabel", "graph-multiclass"})
+Direction = Literal["student||teacher", "teacher||student"]  # of a KL divergence
+Reduction = Literal["nodes", "edges"]
+
 METRICS: dict[TaskName, str] = {"multiclass": "accuracy", "graph-multiclass": "accuracy", "multilabel": "micro_f1"}
 
 
@@ -28,10 +30,13 @@ class LayerPair(NamedTuple):
     teacher: int
 
 
+LayerPairs = Annotated[tuple[LayerPair, ...], Field(min_length=1)]
+
+
 class Parameters(BaseModel):
     """Base of every plug-in's ``Params`` and of the config: immutable, and a key it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -46,5 +51,6 @@ class Parameters(BaseModel):
 def suggestion(name: object, known: Iterable[str]) -> str:
     """``: did you mean 'x'?`` where something is near, else the list of what there is."""
     known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f": did you mean {near[0]!r}?" if near else f": choose from {', '.join(known) or 'none'}"
+    folded = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    return f": did you mean {folded[near[0]]!r}?" if near else f": choose from {', '.join(known) or 'none'}"

@@ -15,6 +15,7 @@ from distillbench.backends import missing_reason
 from distillbench.config import Config, ConfigError, DatasetConfig, Pair, name_files, read_config
 from distillbench.params import METRICS, suggestion
 from distillbench.plugins import Declaration, PluginError, declaration, find
+from distillbench.record import digest
 from distillbench.specs import DGCNNSpec, predicts_graphs, uses_edges
 
 PACKAGE = Path(__file__).parent
@@ -27,11 +28,12 @@ MODEL_SOURCES = (
     "tasks.py",
     "backends/base.py",
     "models.py",
+    "method.py",
     "inputs.py",
     "train.py",
     "experiment.py",
 )
-METHOD_SOURCES = ("method.py", "structure.py")
+METHOD_SOURCES = ("structure.py",)
 
 
 class Cell(NamedTuple):
@@ -61,6 +63,10 @@ class Paths:
     def shard(self, cell: Cell, method: str, shard: int) -> Path:
         """The file the DAG declares for one job: the records of its seeds."""
         return self.runs(cell, method) / f"records-{shard}.json"
+
+    def records(self) -> list[Path]:
+        """The records of all seeds that there are."""
+        return [*self.root.glob("teachers/*/*/*/seed-*.json"), *self.root.glob("runs/*/*/*/*/seed-*.json")]
 
     def profile(self, cell: Cell, role: str) -> Path:
         """A model's runtime profile."""
@@ -120,15 +126,23 @@ class Plan:
         size = self.config.execution.seeds_per_job
         return list(range(shard * size, min((shard + 1) * size, self.config.seeds)))
 
-    def shard_files(self, dataset: str | None = None) -> list[str]:
+    def shard_files(self) -> list[str]:
         """All files of records, teachers first within a cell."""
-        return [
-            str(self.paths.shard(cell, method, shard))
-            for cell in self.cells
-            if dataset in (None, cell.dataset)
-            for method in (TEACHER, *self.methods)
-            for shard in self.shards
-        ]
+        return list(self.expected())
+
+    def expected(self) -> dict[str, dict[str, Any]]:
+        """What each file of records must hold: its seeds, and a digest of their hyper-parameters."""
+        files = {}
+        for cell in self.cells:
+            for method in (TEACHER, *self.methods):
+                for shard in self.shards:
+                    if method == TEACHER:
+                        params = self.teacher_params(cell, shard)
+                    else:
+                        params = self.student_params(cell, method, shard)
+                    file = str(self.paths.shard(cell, method, shard))
+                    files[file] = {"seeds": params["seeds"], "hyperparameters": digest(hyperparameters(params))}
+        return files
 
     def profile_files(self) -> list[str]:
         """All profiles."""
@@ -148,6 +162,11 @@ class Plan:
         """One figure per data set, in two formats."""
         names = [f"{dataset}.{ending}" for dataset in self.config.datasets for ending in ("png", "svg")]
         return [str(self.paths.root / "figures" / name) for name in names]
+
+    @property
+    def runs(self) -> int:
+        """Number of runs: a teacher and all students for each seed of each cell."""
+        return len(self.cells) * (1 + len(self.methods)) * self.config.seeds
 
     # what each depends on
 
@@ -201,6 +220,10 @@ class Plan:
         """The plug-in file of a data set."""
         return _relative(self._dataset_declaration(dataset).path)
 
+    def data_sources(self) -> list[str]:
+        """Source files that every data set depends on."""
+        return _sources("data.py")
+
     def method_file(self, method: str) -> str:
         """The plug-in file of a method variant."""
         return _relative(self._method_declaration(method).path)
@@ -214,9 +237,9 @@ class Plan:
         """Source files that a student's result depends on."""
         return self.teacher_sources(dataset, backend) + _sources(*METHOD_SOURCES) + [self.method_file(method)]
 
-    def profile_sources(self) -> list[str]:
+    def profile_sources(self, backend: str) -> list[str]:
         """Source files that a profile depends on."""
-        return _sources("specs.py", "backends/base.py", "models.py", "inputs.py", "train.py", "profiling.py")
+        return _sources(*MODEL_SOURCES, f"backends/{backend}.py", "profiling.py")
 
     def table_sources(self) -> list[str]:
         """Source files that the tables depend on."""
@@ -224,7 +247,7 @@ class Plan:
 
     def figure_sources(self) -> list[str]:
         """Source files that the figures depend on."""
-        return _sources("figures.py")
+        return _sources("stats.py", "figures.py")
 
     def skipped(self) -> list[dict[str, Any]]:
         """Records of the runs that cannot be done here, with the reason: the tables show them."""
@@ -309,12 +332,20 @@ class Plan:
                 continue  # reported by _check_names
             for pair_name, pair in entry.pairs.items():
                 where = f"datasets.{name}.pairs.{pair_name}"
-                problems += _check_models(where, pair, dataset, entry.params.get("points"))
+                problems += _check_models(where, pair, dataset, self._points(name))
                 for method, declared in methods.items():
                     problems += [
                         f"{where}: {problem}" for problem in self._check_method(method, declared, dataset, pair)
                     ]
         return problems
+
+    def _points(self, dataset: str) -> int | None:
+        """Points of a cloud, where a data set has such a parameter."""
+        try:
+            points = getattr(self._dataset_params(dataset), "points", None)
+        except ValidationError:
+            return None  # reported by _check_names
+        return points if isinstance(points, int) else None
 
     def _check_method(self, name: str, method: Declaration, dataset: Declaration, pair: Pair) -> list[str]:
         if dataset.task not in method.tasks:
@@ -347,6 +378,17 @@ def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any,
     return _cache[key]
 
 
+def hyperparameters(params: dict[str, Any]) -> dict[str, Any]:
+    """The part of a job's parameters that its records keep."""
+    return {
+        "model": params["model"],
+        "training": params["training"],
+        "method": params.get("method", {}).get("params", {}),
+        "protocol": params.get("protocol", {}),
+        "dataset": params["dataset_params"],
+    }
+
+
 def _sources(*names: str) -> list[str]:
     return [_relative(PACKAGE / name) for name in names]
 
@@ -356,7 +398,7 @@ def _relative(path: Path) -> str:
     return os.path.relpath(path)
 
 
-def _check_models(where: str, pair: Pair, dataset: Declaration, points: object) -> list[str]:
+def _check_models(where: str, pair: Pair, dataset: Declaration, points: int | None) -> list[str]:
     problems = []
     dynamic = dataset.attributes.get("dynamic", False)
     for role, spec in (("teacher", pair.teacher), ("student", pair.student)):
@@ -367,7 +409,7 @@ def _check_models(where: str, pair: Pair, dataset: Declaration, points: object) 
             problems.append(f"{where}.{role}: {spec.model!r} predicts graphs, the task is {dataset.task}")
         if dynamic and spec.model not in ("dgcnn", "mlp"):
             problems.append(f"{where}.{role}: {spec.model!r} needs edges, and the data set has none: use dgcnn or mlp")
-        if isinstance(spec, DGCNNSpec) and isinstance(points, int) and spec.k > points:
+        if isinstance(spec, DGCNNSpec) and points is not None and spec.k > points:
             problems.append(f"{where}.{role}.k: {spec.k} neighbours asked for, but a cloud has {points} points")
         training = (pair.teacher_training or pair.training) if role == TEACHER else pair.training
         if isinstance(spec, DGCNNSpec) and training.batch_size < 2:

@@ -49,10 +49,15 @@ class Declaration:
 
 
 def find(kind: Kind, name: str, folders: Sequence[Path]) -> Path:
-    """The file of a plug-in: the first ``folder/name.py``. Raises PluginError naming the nearest one that exists."""
-    for folder in folders:
-        if (path := folder / f"{name}.py").is_file():
-            return path
+    """The file of a plug-in, ``name.py`` in one of the folders.
+
+    Raises PluginError where there is none, naming the nearest that exists, or more than one, naming them.
+    """
+    found = [path for folder in folders if (path := folder / f"{name}.py").is_file()]
+    if len(found) > 1:
+        raise PluginError(f"{kind} {name!r} is ambiguous: {', '.join(map(str, found))}; rename one")
+    if found:
+        return found[0]
     known = available(folders)
     searched = ", ".join(str(folder) for folder in folders)
     raise PluginError(f"unknown {kind} {name!r}{suggestion(name, known)} (searched: {searched})")

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from pydantic import TypeAdapter
 from torch import nn
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from distillbench.backends import get_backend
+from distillbench.backends import BackendUnavailableError, get_backend
 from distillbench.config import Training
 from distillbench.data import Split, read_data
 from distillbench.inputs import Inputs
@@ -35,13 +36,24 @@ from distillbench.train import fit, without_test
 log = logging.getLogger("distillbench")
 
 EPOCHS = 4  # trained for the time of one: the first is warm-up
-MIN_RUN_SECONDS = 1.0  # of the latency measurement
+MIN_RUN_SECONDS = 0.5  # of the latency measurement
+BUSY_PERCENT = 20.0  # of all cores used by others: past it a profile is not to be trusted
 
 
 def profile_pair(results: str, params: dict[str, Any], threads: int, outputs: dict[str, str]) -> str:
     """Profile the teacher and the student of a pair; write one JSON file each. Returns a line that sums it up."""
+    identity = {name: params[name] for name in ("dataset", "backend", "pair")}
+    try:
+        backend = get_backend(params["backend"])
+    except BackendUnavailableError as error:
+        for role, spec in params["models"].items():
+            skipped = identity | {"role": role, "model": spec, "skipped": str(error)}
+            write_atomically(Path(outputs[role]), json.dumps(skipped, indent=1) + "\n")
+        return f"{params['dataset']}/{params['backend']}/{params['pair']}: skipped: {error}"
     torch.set_num_threads(threads)
-    backend = get_backend(params["backend"])
+    busy = psutil.cpu_percent(interval=0.5)
+    if busy > BUSY_PERCENT:
+        log.warning("other processes use %.0f%% of this machine: the profile will show them, too", busy)
     device = backend.device()
     data = read_data(Paths(results).data(params["dataset"]))
     plugin = load("dataset", Path(params["dataset_file"]))
@@ -54,9 +66,10 @@ def profile_pair(results: str, params: dict[str, Any], threads: int, outputs: di
         initialise(model, 0, role)
         inputs = Inputs(data, backend, device, training.batch_size)
         figures = measure(model.to(device), inputs, split, training)
-        figures |= {"environment": environment(params["backend"], str(device), threads), "measured": utc_now()}
-        identity = {name: params[name] for name in ("dataset", "backend", "pair")} | {"role": role, "model": spec}
-        write_atomically(Path(outputs[role]), json.dumps(identity | figures, indent=1) + "\n")
+        figures |= {"busy_before_percent": busy, "measured": utc_now()}
+        figures |= {"environment": environment(params["backend"], str(device), threads)}
+        profile = identity | {"role": role, "model": spec} | figures
+        write_atomically(Path(outputs[role]), json.dumps(profile, indent=1) + "\n")
         latencies.append(f"{role} {figures['latency_ms']:.2f} ms")
         log.info("%s: %s", role, figures)
     return f"{params['dataset']}/{params['backend']}/{params['pair']}: {', '.join(latencies)} a batch"
@@ -137,12 +150,12 @@ def _peak_memory_mb(run: Callable[[], Any], device: torch.device) -> float:
         before = torch.cuda.memory_allocated(device)
         run()
         return float(torch.cuda.max_memory_allocated(device) - before) / 1e6
-    reset = Path("/proc/self/clear_refs")
-    if not reset.exists():  # only Linux can reset the peak of a process
-        return float("nan")
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc: give back what is free, so that using it again is seen
-    reset.write_text("5")
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # only Linux can reset the peak of a process, and not in every container
+        return float("nan")
     before = _status_kb("VmRSS")
     run()
     return max(0, _status_kb("VmHWM") - before) * 1024 / 1e6

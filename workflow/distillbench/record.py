@@ -120,8 +120,8 @@ def read_shard(path: Path) -> list[Record]:
 
 def environment(backend: str | None, device: str, threads: int) -> dict[str, Any]:
     """Versions and machine of this process, as stored in a record."""
-    packages = {"torch": "torch", "pyg": "torch-geometric", "dgl": "dgl"}
-    names = ["torch", *([packages[backend]] if backend in packages and backend != "torch" else [])]
+    packages = {"pyg": "torch-geometric", "dgl": "dgl"}
+    names = ["torch", *([packages[backend]] if backend else [])]
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -32,11 +32,10 @@ def provenance(results: Path, config: Path, elapsed: str) -> dict[str, Any]:
         read_record(path) for path in [*results.glob("teachers/**/seed-*.json"), *results.glob("runs/**/seed-*.json")]
     ]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    names = ("python", "torch", "torch-geometric", "dgl")
     software: dict[str, Any] = {}
     for record in records:
-        software |= {
-            name: record.environment[name] for name in ("python", "torch", "pyg", "dgl") if name in record.environment
-        }
+        software |= {name: record.environment[name] for name in names if name in record.environment}
     return {
         "commit": commit,
         "config": {"file": str(config), "sha256": file_digest(config)},
@@ -117,7 +116,7 @@ def _costs(results: Path) -> str:
         "| data set | library | role | model | parameters | latency, ms (quartiles) | per second | peak memory, MB |"
     ]
     rows += ["|:---|:---|:---|:---|---:|---:|---:|---:|"]
-    for p in profiles.to_dict("records"):
+    for p in profiles.dropna(subset=["latency_ms"]).to_dict("records"):
         latency = f"{p['latency_ms']:.2f} ({p['latency_q25_ms']:.2f}–{p['latency_q75_ms']:.2f})"
         cells = [p["dataset"], p["backend"], p["role"], p["model"], f"{p['parameters']:,}", latency]
         cells += [f"{p['throughput_per_second']:,.0f} {p['throughput_of']}", f"{p['peak_memory_mb']:.1f}"]

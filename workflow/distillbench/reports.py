@@ -5,25 +5,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from distillbench import figures, stats, tables
 from distillbench.mlflow_store import TrackingError
-from distillbench.record import Record, RecordError, read_shard, write_atomically
+from distillbench.record import Record, RecordError, digest, read_shard, write_atomically
 from distillbench.tracking import sync
+
+AGAIN = "Delete it and run snakemake again: finished seeds that fit are not trained again."
 
 
 def collect(
-    shards: Sequence[str], skipped: Sequence[dict[str, Any]], methods: Sequence[str], csv: str, parquet: str
+    expected: dict[str, dict[str, Any]],
+    skipped: Sequence[dict[str, Any]],
+    methods: Sequence[str],
+    csv: str,
+    parquet: str,
 ) -> str:
     """Gather the records of all jobs, and of what could not run here, into the table of runs.
 
-    Raises RecordError naming every file that cannot be trusted: no record is ever left out silently.
+    ``expected`` says for each file of records which seeds and hyper-parameters the config asks for. Raises RecordError
+    naming every file that cannot be trusted or is of another config: no record is left out or let in silently.
     """
     records, problems = [Record(**fields) for fields in skipped], []
-    for shard in shards:
+    for shard, asked in expected.items():
         try:
-            records += read_shard(Path(shard))
+            found = read_shard(Path(shard))
         except RecordError as error:
             problems.append(str(error))
+            continue
+        seeds = [record.seed for record in found]
+        if seeds != asked["seeds"]:
+            problems.append(f"{shard}: holds seeds {seeds}, the config asks for {asked['seeds']}. {AGAIN}")
+        elif any(digest(record.hyperparameters) != asked["hyperparameters"] for record in found):
+            problems.append(f"{shard}: was trained with other hyper-parameters than the config asks for. {AGAIN}")
+        records += found
     if problems:
         raise RecordError("\n".join(problems))
     runs = tables.runs_table(records, methods)
@@ -37,20 +53,32 @@ def compare(runs: str, outputs: dict[str, str], baseline: str, alpha: float, del
     frame = tables.read_runs(Path(runs))
     comparison = stats.compare(frame, baseline=baseline, alpha=alpha)
     csv, html, tex, markdown = (Path(outputs[name]) for name in ("csv", "html", "tex", "markdown"))
-    tables.write_comparison(comparison, csv=csv, html=html, tex=tex, markdown=markdown, alpha=alpha)
-    tables.write_equivalence(stats.equivalence(frame, delta=delta), Path(outputs["equivalence"]))
+    equivalence = stats.equivalence(frame, delta=delta)
+    remarks = [*_equivalence_in_words(equivalence, delta), stats.across_cells(frame).sentence]
+    tables.write_comparison(comparison, csv=csv, html=html, tex=tex, markdown=markdown, alpha=alpha, remarks=remarks)
+    tables.write_equivalence(equivalence, Path(outputs["equivalence"]))
     students = comparison[comparison["verdict"] != "control"]
     return f"{len(students)} comparisons: " + ", ".join(
         f"{n} {verdict}" for verdict, n in students["verdict"].value_counts().items()
     )
 
 
-def figure(runs: str, comparison: str, dataset: str, png: str, svg: str, baseline: str) -> str:
+def _equivalence_in_words(equivalence: pd.DataFrame, delta: float) -> list[str]:
+    """For each data set and pair, for which methods the two libraries were shown to agree."""
+    texts = []
+    for (dataset, pair), rows in equivalence.groupby(["dataset", "pair"], sort=False):
+        alike = rows["verdict"].str.startswith("equivalent")
+        named = [", ".join(rows.loc[which, "method"]) or "none" for which in (alike, ~alike)]
+        texts.append(f"{dataset}, {pair}: {named[0]} (not shown: {named[1]})")
+    margin = f"±{100 * delta:g} points, two one-sided tests over the same seeds"
+    return [f"PyG and DGL equivalent within {margin}: {'; '.join(texts)}."] if texts else []
+
+
+def figure(runs: str, dataset: str, png: str, svg: str, baseline: str, alpha: float) -> str:
     """Draw one data set's figure."""
     frame = tables.read_runs(Path(runs))
-    figures.draw_dataset(
-        frame, tables.read_comparison(Path(comparison)), dataset, png=Path(png), svg=Path(svg), baseline=baseline
-    )
+    comparison = stats.compare(frame[frame["dataset"] == dataset], baseline=baseline, alpha=alpha)
+    figures.draw_dataset(frame, comparison, dataset, png=Path(png), svg=Path(svg), baseline=baseline)
     return f"{dataset}: {png}"
 
 
@@ -60,7 +88,7 @@ def collect_profiles(profiles: Sequence[str], csv: str) -> str:
     for path in map(Path, profiles):
         try:
             profile = json.loads(path.read_text())
-            model, machine = profile.pop("model"), profile.pop("environment")
+            model, machine = profile.pop("model"), profile.pop("environment", {})
         except (ValueError, KeyError) as error:
             raise RecordError(f"{path}: corrupt profile ({error}). Delete it and run snakemake again.") from error
         measured = {name: machine.get(name) for name in ("device", "threads", "machine")}

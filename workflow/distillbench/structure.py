@@ -5,15 +5,12 @@ libraries. Similarities are computed chunk by chunk from direct differences (the
 digits on near-duplicates) and in float64, so no [E, D] tensor is ever held and nothing over- or underflows.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from distillbench.params import Kernel
-
-Direction = Literal["student||teacher", "teacher||student"]
-Reduction = Literal["nodes", "edges"]
+from distillbench.params import Direction, Kernel, Reduction
 
 _CHUNK_ELEMENTS = 1 << 18  # elements of one chunk's differences: 2 MB in float64, stays in cache
 

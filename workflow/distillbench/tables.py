@@ -94,27 +94,22 @@ def write_comparison(
     markdown: Path,
     alpha: float = ALPHA,
     min_seeds: int = MIN_SEEDS,
+    remarks: Sequence[str] = (),
 ) -> None:
     """Write what ``stats.compare`` returned in four forms; ``alpha`` and ``min_seeds`` as given to it.
+
+    ``remarks`` are sentences for the notes, about all cells together.
 
     The CSV has full precision, in fractions. The others show percent and percentage points and end in notes that say
     what was tested, what the intervals are, and which seeds failed or cells were skipped, and why. The HTML needs no
     network; the LaTeX needs ``booktabs`` and compiles as pasted.
     """
     shown, marked = _shown(comparison)
-    notes = _explanations(comparison, alpha, min_seeds)
+    notes = [*_explanations(comparison, alpha, min_seeds), *remarks]
     _write_csv(comparison, csv)
     write_atomically(html, _html(shown, notes, marked))
     write_atomically(tex, _latex(shown, notes, marked))
     write_atomically(markdown, _markdown(shown, notes, marked))
-
-
-def read_comparison(csv: Path) -> pd.DataFrame:
-    """Read the CSV that ``write_comparison`` wrote. Raises RecordError naming the file where it cannot be read."""
-    try:
-        return pd.read_csv(csv, keep_default_na=True).fillna({"note": ""})
-    except ValueError as error:
-        raise RecordError(f"{csv}: corrupt comparison: {error}. Delete it and run snakemake again.") from error
 
 
 def write_equivalence(equivalence: pd.DataFrame, csv: Path) -> None:

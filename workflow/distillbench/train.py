@@ -177,6 +177,7 @@ class _State:
             **{name: part.state_dict() for name, part in self._parts.items()},
             "random": {name: each.get_state() for name, each in self._random.items()},
             "torch_random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             **{name: value for name, value in vars(self).items() if not name.startswith("_")},
         }
         buffer = io.BytesIO()
@@ -190,7 +191,7 @@ class _State:
         checksum, packed = sealed[:32], sealed[32:]
         if hashlib.sha256(packed).digest() != checksum:  # none, or damaged: the run starts anew
             return
-        content = torch.load(io.BytesIO(packed), weights_only=True)
+        content = torch.load(io.BytesIO(packed), weights_only=True, map_location="cpu")
         if content.pop("key") != checkpointing.key:
             return
         for name, part in self._parts.items():
@@ -198,6 +199,7 @@ class _State:
         for name, state in content.pop("random").items():
             self._random[name].set_state(state)
         torch.set_rng_state(content.pop("torch_random"))
+        torch.cuda.set_rng_state_all(content.pop("cuda_random"))
         for name, value in content.items():
             setattr(self, name, value)
 

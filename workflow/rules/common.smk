@@ -15,8 +15,12 @@ try:
 except ConfigError as error:
     sys.exit(f"\nThe config cannot run.\n{error}\n")
 
-RESULTS = PLAN.config.results
-config.update(results=RESULTS, execution=PLAN.config.execution.model_dump())
+RESULTS = str(PLAN.paths.root)
+config.update(
+    results=RESULTS,
+    execution=PLAN.config.execution.model_dump(),
+    planned_runs=PLAN.runs,
+)
 
 
 wildcard_constraints:
@@ -47,6 +51,10 @@ def teacher_sources(wildcards):
 
 def student_sources(wildcards):
     return PLAN.student_sources(wildcards.dataset, wildcards.backend, wildcards.method)
+
+
+def profile_sources(wildcards):
+    return PLAN.profile_sources(wildcards.backend)
 
 
 def teacher_of(wildcards):

@@ -8,6 +8,7 @@ rule collect:
     log:
         f"{RESULTS}/logs/collect.log",
     params:
+        expected=PLAN.expected(),
         skipped=PLAN.skipped(),
         order=PLAN.methods,
     script:
@@ -40,7 +41,6 @@ rule compare:
 rule figure:
     input:
         runs=f"{RESULTS}/tables/runs.parquet",
-        comparison=f"{RESULTS}/tables/comparison.csv",
         sources=PLAN.figure_sources(),
     output:
         png=report(
@@ -53,7 +53,7 @@ rule figure:
     log:
         f"{RESULTS}/logs/figures/{{dataset}}.log",
     params:
-        baseline=PLAN.config.compare.baseline,
+        compare=PLAN.config.compare.model_dump(include={"baseline", "alpha"}),
     script:
         "../scripts/figure.py"
 

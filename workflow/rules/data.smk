@@ -1,6 +1,7 @@
 rule dataset:
     input:
         plugin=lambda wildcards: PLAN.dataset_file(wildcards.dataset),
+        sources=PLAN.data_sources(),
     output:
         arrays=f"{RESULTS}/data/{{dataset}}/data.npz",
         card=f"{RESULTS}/data/{{dataset}}/data.json",

@@ -1,7 +1,7 @@
 rule profile:
     input:
         card=f"{RESULTS}/data/{{dataset}}/data.json",
-        sources=PLAN.profile_sources(),
+        sources=profile_sources,
     output:
         teacher=f"{RESULTS}/profiles/{{dataset}}/{{backend}}/{{pair}}/teacher.json",
         student=f"{RESULTS}/profiles/{{dataset}}/{{backend}}/{{pair}}/student.json",

@@ -14,5 +14,5 @@ rule track:
 onerror:
     # what has finished can be seen in MLflow, also when something else failed
     shell(
-        "{sys.executable} -m distillbench.tracking sync --results {RESULTS:q} || true"
+        "{sys.executable:q} -m distillbench.tracking sync --results {RESULTS:q} || true"
     )

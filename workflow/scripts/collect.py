@@ -5,7 +5,7 @@ from distillbench.warm import call
 call(
     "distillbench.reports:collect",
     {
-        "shards": list(snakemake.input.records),
+        "expected": snakemake.params.expected,
         "skipped": snakemake.params.skipped,
         "methods": snakemake.params.order,
         "csv": snakemake.output.csv,

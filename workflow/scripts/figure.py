@@ -6,11 +6,10 @@ call(
     "distillbench.reports:figure",
     {
         "runs": snakemake.input.runs,
-        "comparison": snakemake.input.comparison,
         "dataset": snakemake.wildcards.dataset,
         "png": snakemake.output.png,
         "svg": snakemake.output.svg,
-        "baseline": snakemake.params.baseline,
+        **snakemake.params.compare,
     },
     log=snakemake.log[0],
 )

@@ -11,6 +11,7 @@ call(
         "params": snakemake.params.run,
         "sources": list(snakemake.input.sources),
         "execution": execution,
+        "planned_runs": snakemake.config["planned_runs"],
     },
     log=snakemake.log[0],
     backend=snakemake.wildcards.backend,

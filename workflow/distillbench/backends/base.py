@@ -45,7 +45,6 @@ class Backend(Protocol):
     """A graph library. The two implementations differ in nothing but the library they call."""
 
     name: str
-    package: str  # distribution name, for its version
 
     def device(self) -> torch.device:
         """The fastest device this build of the library can use."""

@@ -19,7 +19,6 @@ class DGLBackend:
     """Graphs are ``dgl.DGLGraph``, layers from ``dgl.nn``."""
 
     name = "dgl"
-    package = "dgl"
 
     def device(self) -> torch.device:
         """CUDA where there is one and this build of DGL can use it (the wheels on PyPI cannot)."""

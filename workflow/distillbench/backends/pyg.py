@@ -16,7 +16,6 @@ class PyGBackend:
     """Graphs are ``torch_geometric.data.Data``, batches ``Batch``, layers from ``torch_geometric.nn``."""
 
     name = "pyg"
-    package = "torch-geometric"
 
     def device(self) -> torch.device:
         """CUDA where there is one."""
