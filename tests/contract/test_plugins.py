@@ -123,10 +123,12 @@ def test_an_unknown_plugin_is_refused_with_the_nearest_name_and_the_folders():
         find("dataset", "xyz", [FOLDERS["dataset"]])
 
 
-def test_the_first_folder_wins_and_hidden_files_are_no_plugins(written, tmp_path):
+def test_a_name_in_two_folders_is_refused_and_hidden_files_are_no_plugins(written, tmp_path):
     mine = written(METHOD, "kd")
     written("", "_private")
-    assert find("method", "kd", [tmp_path, FOLDERS["method"]]) == mine
+    assert find("method", "kd", [tmp_path]) == mine
+    with pytest.raises(PluginError, match=r"method 'kd' is ambiguous: .*kd\.py, .*kd\.py"):
+        find("method", "kd", [tmp_path, FOLDERS["method"]])
     assert available([tmp_path]) == ["kd"]
     assert available([tmp_path / "missing"]) == []
 
