@@ -12,7 +12,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 bench: $(VENV)/installed  ## set up, run $(CONFIG), say where the results are
 	snakemake --cores all --configfile $(CONFIG)
 	@printf '\nTable:      %s/tables/comparison.html  (.md, .tex, .csv)\n' "$(RESULTS)"
-	@printf 'Runs:       %s/tables/runs.csv\nProfiles:   %s/tables/profiles.csv\n' "$(RESULTS)" "$(RESULTS)"
+	@printf 'Runs:       %s/tables/runs.csv\n' "$(RESULTS)"
+	@! test -f $(RESULTS)/tables/profiles.csv || printf 'Profiles:   %s/tables/profiles.csv\n' "$(RESULTS)"
 	@printf 'Figures:    %s/figures/*.png\nMLflow UI:  make ui\n' "$(RESULTS)"
 	@cat $(RESULTS)/tables/comparison.md
 
