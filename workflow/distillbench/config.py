@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic import ValidationError as PydanticError
 
-from distillbench.params import Parameters, suggestion
+from distillbench.params import LayerPairs, Parameters, suggestion
 from distillbench.specs import MODELS, ModelSpec
 
 # names become folders: nothing that could leave results/ or confuse a shell
@@ -40,24 +40,107 @@ class ConfigError(ValueError):
 class Training(Parameters):
     """One training run: Adam, early stopping on validation, the best epoch's weights kept.
 
-    patience: epochs without a better validation score before stopping (None: never). batch_size: graphs a step
-    (inductive data sets; a transductive graph is one batch).
+    patience: epochs without a better validation score before stopping (None: never). schedule: the learning rate stays
+    as it is, or falls along half a cosine to nothing over the epochs. batch_size: graphs a step (inductive data sets; a
+    transductive graph is one batch).
     """
 
     epochs: PositiveInt = 200
     patience: PositiveInt | None = None
     learning_rate: PositiveFloat = 0.01
+    schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: NonNegativeFloat = 0.0
     batch_size: PositiveInt = 32
 
 
+class Evaluation(Parameters):
+    """How predictions are scored and an epoch is selected. Anything but the defaults is an oddity of released code.
+
+    decision: a label of several is predicted at probability 0.5, or at logit 0.5 (probability 0.622). score: of the
+    whole part of the split at once, or the mean over its batches. selection: the epoch with the best validation score;
+    the last evaluated epoch with a better validation score *or* a lower training loss than the one selected before; or
+    the last epoch. validate_every: epochs (the first is always evaluated).
+    """
+
+    decision: Literal["probability", "logit"] = "probability"
+    score: Literal["split", "batches"] = "split"
+    selection: Literal["validation", "validation-or-loss", "last"] = "validation"
+    validate_every: PositiveInt = 1
+
+
+class Protocol(Parameters):
+    """The same for every method of a table.
+
+    distill_nodes: which nodes the distillation terms see in transductive tasks. decision, score, selection,
+    validate_every: see Evaluation; teacher_selection is ``selection`` for teachers. train_projectors: whether a method's
+    projectors are trained. ``protocol: official`` stands for OFFICIAL: what the authors' released code of LSP does.
+    """
+
+    distill_nodes: Literal["all", "train"] = "all"
+    decision: Literal["probability", "logit"] = "probability"
+    score: Literal["split", "batches"] = "split"
+    selection: Literal["validation", "validation-or-loss", "last"] = "validation"
+    teacher_selection: Literal["validation", "validation-or-loss", "last"] = "validation"
+    validate_every: PositiveInt = 1
+    train_projectors: bool = True
+
+    def evaluation(self, role: str) -> Evaluation:
+        """What of it concerns a teacher, or a student."""
+        return Evaluation(
+            decision=self.decision,
+            score=self.score,
+            selection=self.teacher_selection if role == "teacher" else self.selection,
+            validate_every=self.validate_every,
+        )
+
+
+# DistillGCN.PyTorch: main.py (train_student, train_teacher), utils.py (evaluate), auxilary_optimizer.py
+OFFICIAL: dict[str, Any] = {
+    "decision": "logit",
+    "score": "batches",
+    "selection": "validation-or-loss",
+    "teacher_selection": "last",
+    "validate_every": 10,
+    "train_projectors": False,
+}
+
+
+def _named_protocol(value: Any) -> Any:
+    return OFFICIAL if value == "official" else value
+
+
+AnyProtocol = Annotated[Protocol, BeforeValidator(_named_protocol)]
+
+
+class Published(Parameters):
+    """Which rows of the table of published results a pair is beside (see distillbench/reference/published.csv).
+
+    teacher, student: as named there. sources: papers; all by default. methods: variant of ours -> method there, where
+    the names differ.
+    """
+
+    teacher: str
+    student: str
+    sources: tuple[str, ...] = ()
+    methods: dict[str, str] = {}
+
+
 class Pair(Parameters):
-    """A teacher and a student. ``teacher_training`` where the teacher is trained differently."""
+    """A teacher and a student. ``teacher_training`` where the teacher is trained differently.
+
+    layers: the (student, teacher) hidden layers that methods match, where a method's own parameters do not say.
+    methods: those of the config that are run; all by default. protocol: where it differs from the config's.
+    published: the published results to set beside ours.
+    """
 
     teacher: ModelSpec
     student: ModelSpec
     training: Training = Training()
     teacher_training: Training | None = None
+    layers: LayerPairs | None = None
+    methods: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    protocol: AnyProtocol | None = None
+    published: Published | None = None
 
 
 class DatasetConfig(Parameters):
@@ -66,12 +149,6 @@ class DatasetConfig(Parameters):
     dataset: Name | None = None
     params: dict[str, Any] = {}
     pairs: Annotated[dict[Name, Pair], Field(min_length=1)]
-
-
-class Protocol(Parameters):
-    """distill_nodes: which nodes the distillation terms see in transductive tasks, the same for every method."""
-
-    distill_nodes: Literal["all", "train"] = "all"
 
 
 class Compare(Parameters):
@@ -103,7 +180,7 @@ class Config(Parameters):
     backends: Annotated[tuple[BackendName, ...], Field(min_length=1), AfterValidator(_each_once)]
     datasets: Annotated[dict[Name, DatasetConfig], Field(min_length=1)]
     methods: Annotated[dict[Name, Annotated[dict[str, Any], BeforeValidator(_none_is_empty)]], Field(min_length=1)]
-    protocol: Protocol = Protocol()
+    protocol: AnyProtocol = Protocol()
     compare: Compare = Compare()
     execution: Execution = Execution()
     profile: bool = True

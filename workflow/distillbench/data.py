@@ -8,6 +8,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -161,6 +162,7 @@ class Dataset:
     dynamic: ClassVar[bool] = False  # no edges of its own: the model draws them
     source: ClassVar[str]
     licence: ClassVar[str]
+    name: ClassVar[str] = ""  # of the plug-in: its file's, set when it is loaded
 
     class Params(Parameters):
         """No parameters."""
@@ -185,6 +187,32 @@ class Dataset:
     def resplit(self) -> bool:
         """Whether the split is redrawn for every seed."""
         return type(self).draw_split is not Dataset.draw_split
+
+    def augment(self, x: Tensor, ptr: Tensor, random: torch.Generator) -> Tensor:
+        """What the model in training sees instead of ``x`` [N, F], the features of the graphs that ``ptr`` [G + 1] marks.
+
+        Node i stays node i. Evaluation, and the teacher's outputs that students are given, are of ``x`` itself.
+        """
+        return x
+
+    def provenance(self) -> dict[str, Any]:
+        """What is known of the data's origin after ``load``; goes into ``data.json``.
+
+        canonical: whether these are the very data that published numbers are about. remark: why not, in a sentence for
+        tables. name: what to call data that are not. Anything else (digests of files) as the data set likes.
+        """
+        return {"canonical": True, "remark": ""}
+
+    def check_name(self, name: str) -> None:
+        """Raise DataError where data that are not canonical would be shown under the data set's own name."""
+        about, own = self.provenance(), self.name
+        if about["canonical"] or not re.match(rf"{re.escape(own)}([^a-z0-9]|$)", name.casefold()):
+            return
+        other = about.get("name", f"my-{own}")
+        raise DataError(
+            f"datasets.{name}: {about['remark']}: it must not be shown as {own!r}. Give the entry another name in the "
+            f"config, such as `{other}: {{dataset: {own}, params: ..., pairs: ...}}`"
+        )
 
     def split(self, data: GraphData, seed: int) -> Split:
         """The split of one seed: the canonical one, or drawn from the scope (seed, "split")."""
@@ -214,9 +242,11 @@ def write_data(folder: Path, name: str, dataset: Dataset, data: GraphData) -> No
     write_atomically(folder / "data.npz", buffer.getvalue())
     card = {
         "name": name,
+        "dataset": dataset.name,
         "source": dataset.source,
         "licence": dataset.licence,
         "params": dataset.params.model_dump(mode="json"),
+        "provenance": dataset.provenance(),
         "task": data.task_name,
         "metric": data.task.metric_name,
         "setting": data.setting,

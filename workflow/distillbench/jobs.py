@@ -51,8 +51,13 @@ def prepare_data(results: str, name: str, file: str, params: dict[str, Any]) -> 
     plugin = load("dataset", Path(file))
     dataset = plugin(plugin.Params(**params))
     data = dataset.load()
+    dataset.check_name(name)
     write_data(Paths(results).data(name), name, dataset, data)
-    return f"{name}: {data.num_graphs} graphs, {data.num_nodes} nodes, {data.edge_index.shape[1]} edges"
+    remark = dataset.provenance()["remark"]
+    return (
+        f"{name}: {data.num_graphs} graphs, {data.num_nodes} nodes, {data.edge_index.shape[1]} edges"
+        + (f" ({remark})" if remark else "")
+    )
 
 
 def train(**arguments: Any) -> str:

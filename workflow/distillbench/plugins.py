@@ -82,6 +82,7 @@ def load(kind: Kind, path: Path) -> type[Any]:
     found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, base) and v.__module__ == name]
     if len(found) != 1:
         raise PluginError(f"{path}: defines {len(found)} subclasses of {base_name}, must be one")
+    found[0].name = path.stem
     return found[0]
 
 

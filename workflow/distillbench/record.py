@@ -50,6 +50,7 @@ class Record(BaseModel):
     split_sizes: dict[str, int] = Field(default_factory=dict)  # train, val, test: labelled nodes or graphs
     val: float | None = None
     test: float | None = None
+    test_metrics: dict[str, float] = Field(default_factory=dict)  # all metrics of the task on the test part, by name
     epochs: int | None = None
     best_epoch: int | None = None
     params: int | None = None  # number of trainable parameters of the model, without projectors
