@@ -4,10 +4,11 @@ Yang, Qiu, Song, Tao, Wang: Distilling Knowledge from Graph Convolutional Networ
     L = task + λ (1/N) Σ_i KL(LS_i^s ‖ LS_i^t),   LS_ij = softmax over (j,i) ∈ E of SIM(z_i, z_j)            (eqs. 1-4)
 On dynamic graphs E is the union of the student's and the teacher's edges at the matched layers (section 3.3).
 
-KL direction: student ‖ teacher (the authors' code: teacher ‖ student). Reduction: sum over edges / N (Joshi et al.
-2022: mean over edges). Layers: last hidden of both, before the activation. Defaults: λ = 100 and rbf with σ = 100, as
-re-implementations of the paper have them; not tuned. With σ = 100, features whose distances are far below 14 give an
-almost uniform structure, and hence an almost empty loss: look at the curve `structure` of a run.
+KL direction: student ‖ teacher. Reduction: sum over edges / N (Joshi et al. 2022: teacher ‖ student, mean over edges).
+Layers: last hidden of both, before the activation. The authors' code is another loss (see lsp_official); each of its
+differences is a parameter here, too. Defaults: λ = 100 and rbf with σ = 100, as re-implementations of the paper have
+them; not tuned. With σ = 100, features whose distances are far below 14 give an almost uniform structure, and hence an
+almost empty loss: look at the curve `structure` of a run.
 """
 
 import torch
@@ -26,9 +27,9 @@ class LSP(Method):
     paper, tasks, requires = "yang2020", ALL_TASKS, frozenset({"hidden", "edges"})
 
     class Params(Parameters):
-        """weight: λ. kernel: SIM. layers: (student, teacher). sigma: rbf. c, degree: polynomial.
+        """weight: λ. kernel: SIM. layers: (student, teacher). sigma: rbf, exp-l1. c, degree: polynomial.
 
-        direction, reduction: of the KL divergence.
+        direction, reduction: of the KL divergence. until_epoch: the last epoch with the structure loss (None: all).
         """
 
         weight: PositiveFloat = 100.0
@@ -39,9 +40,12 @@ class LSP(Method):
         degree: PositiveInt = 2
         direction: Direction = "student||teacher"
         reduction: Reduction = "nodes"
+        until_epoch: PositiveInt | None = None
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
         """Task loss and structure loss."""
+        if self.params.until_epoch and ctx.epoch > self.params.until_epoch:
+            return {"task": ctx.task_loss(student.logits), "structure": student.logits.new_zeros(())}
         structure = [self._divergence(student, teacher, s, t, ctx) for s, t in self.params.layers]
         return {"task": ctx.task_loss(student.logits), "structure": self.params.weight * torch.stack(structure).mean()}
 

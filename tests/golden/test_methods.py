@@ -48,9 +48,9 @@ def outputs(student_edges=EDGES, teacher_edges=EDGES):
     return student, teacher, static
 
 
-def context(edge_index, task="multiclass"):
+def context(edge_index, task="multiclass", epoch=1):
     labels = torch.tensor(LABELS, dtype=torch.float64) if task == "multilabel" else torch.tensor(CLASSES)
-    return Context(TASKS[task], labels, torch.tensor(LABELLED), edge_index, 4, 1, torch.Generator())
+    return Context(TASKS[task], labels, torch.tensor(LABELLED), edge_index, 4, epoch, torch.Generator())
 
 
 def make(name, **params):
@@ -62,9 +62,9 @@ def make(name, **params):
     return method
 
 
-def terms(name, task="multiclass", student_edges=EDGES, teacher_edges=EDGES, **params):
+def terms(name, task="multiclass", student_edges=EDGES, teacher_edges=EDGES, epoch=1, **params):
     student, teacher, edge_index = outputs(student_edges, teacher_edges)
-    found = make(name, **params).terms(student, teacher, context(edge_index, task))
+    found = make(name, **params).terms(student, teacher, context(edge_index, task, epoch))
     return {term: value.item() for term, value in found.items()}
 
 
@@ -215,6 +215,7 @@ SIMILARITY = {
     "linear": lambda a, b: sum(x * y for x, y in zip(a, b, strict=True)),
     "polynomial": lambda a, b: (SIMILARITY["linear"](a, b) + 0.5) ** 3,
     "rbf": lambda a, b: math.exp(-squared(a, b) / (2 * 2.0)),
+    "exp-l1": lambda a, b: math.exp(-sum(abs(x - y) for x, y in zip(a, b, strict=True)) / 2.0),
     "cosine": lambda a, b: SIMILARITY["linear"](a, b) / math.sqrt(squared(a, [0] * len(a)) * squared(b, [0] * len(b))),
 }
 OPTIONS = {"sigma": 2.0, "c": 0.5, "degree": 3}
@@ -276,3 +277,56 @@ def test_a_student_without_edges_is_compared_over_those_of_the_teacher():
     assert union_edges(without.edge_index[0], teacher.edge_index[0], 4) is edge_index
     found = make("lsp", **OPTIONS).terms(without, teacher, context(edge_index))["structure"].item()
     assert found == close(100 * structure_loss(-1, -1, EDGES, "rbf"))
+
+
+# LSP as released: exp(-L1 / 100), KL(teacher || student), mean over nodes, weight 1, epochs 1 to 30
+
+
+def released_structure(hidden):
+    weight = {
+        (j, i): math.exp(math.exp(-sum(abs(a - b) for a, b in zip(hidden[j], hidden[i], strict=True)) / 100))
+        for j, i in EDGES
+    }
+    return {(j, i): w / sum(v for (_, k), v in weight.items() if k == i) for (j, i), w in weight.items()}
+
+
+def released_loss(s, t):
+    ls_s, ls_t = released_structure(STUDENT_HIDDEN[s]), released_structure(TEACHER_HIDDEN[t])
+    return sum(ls_t[e] * math.log(ls_t[e] / ls_s[e]) for e in EDGES) / 4
+
+
+def test_lsp_official_is_the_released_loss():
+    expected = released_loss(-1, -1)
+    assert expected > 0
+    found = terms("lsp_official")
+    assert found == {"task": close(cross_entropy()), "structure": pytest.approx(expected, rel=1e-6)}
+    assert terms("lsp_official", layers=[(0, 1)], weight=3)["structure"] == pytest.approx(
+        3 * released_loss(0, 1), rel=1e-6
+    )
+
+
+def test_a_structure_as_released_is_nearly_uniform():
+    structure = released_structure([[1000.0 * value for value in row] for row in TEACHER_HIDDEN[0]])
+    into_1 = [value for (_, i), value in structure.items() if i == 1]
+    assert max(into_1) / min(into_1) <= math.e
+
+
+@pytest.mark.parametrize("name, params", [("lsp_official", {}), ("lsp", {"until_epoch": 30})])
+def test_the_structure_term_is_there_up_to_epoch_30_and_not_after(name, params):
+    assert terms(name, epoch=30, **params)["structure"] > 0
+    assert terms(name, epoch=31, **params) == {"task": close(cross_entropy()), "structure": 0.0}
+
+
+def test_lsp_never_stops_by_itself():
+    assert terms("lsp", epoch=10_000)["structure"] == close(terms("lsp", epoch=1)["structure"])
+
+
+def test_the_switches_of_lsp_turned_on_one_by_one_end_at_the_released_loss():
+    switches = {
+        "kernel": "exp-l1", "direction": "teacher||student", "weight": 1.0, "until_epoch": 30
+    }  # fmt: skip
+    seen = [terms("lsp")["structure"]]
+    for last in range(3):  # the schedule changes nothing in epoch 1
+        seen.append(terms("lsp", **dict(list(switches.items())[: last + 1]))["structure"])
+    assert len(set(seen)) == 4
+    assert terms("lsp", **switches) == {name: close(value) for name, value in terms("lsp_official").items()}

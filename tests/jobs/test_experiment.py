@@ -16,7 +16,7 @@ from pathlib import Path
 from distillbench.experiment import Experiment
 model = {"model": "mlp", "hidden": int(sys.argv[2])}
 params = {"backend": "pyg", "dataset_file": sys.argv[3], "dataset_params": {}, "model": model}
-params["training"] = {"epochs": 1}
+params |= {"training": {"epochs": 1}, "protocol": {}}
 experiment = Experiment(params, Path(sys.argv[1]))
 used = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmSize"))) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))

@@ -22,6 +22,8 @@ NODE_MODELS = {
     "gat": GATSpec(model="gat", hidden=8, layers=3, heads=(2, 3, 2), residual=False),
     "gat, residual": GATSpec(model="gat", hidden=8, layers=3, heads=(2, 3, 2), activation="leaky_relu"),
     "gat, one head": GATSpec(model="gat", hidden=8, layers=2, heads=1, negative_slope=0.1),
+    "gat, biases": GATSpec(model="gat", hidden=8, layers=3, heads=(2, 3, 2), biases=True),
+    "gat, features after the activation": GATSpec(model="gat", hidden=8, layers=2, heads=2, tap="after"),
     "gcn": LayeredSpec(model="gcn", hidden=16, layers=3),
     "gcn, residual": LayeredSpec(model="gcn", hidden=16, layers=3, residual=True, activation="elu"),
     "sage": LayeredSpec(model="sage", hidden=16, layers=3),
@@ -30,7 +32,7 @@ NODE_MODELS = {
 }
 STATIC_GRAPH_MODELS = {
     f"{name}, {readout}": spec.model_copy(update={"readout": readout})
-    for (name, spec), readout in zip(NODE_MODELS.items(), ["mean", "max"] * 4, strict=True)
+    for (name, spec), readout in zip(NODE_MODELS.items(), ["mean", "max"] * 5, strict=True)
 }
 CLOUD_MODELS = {
     "dgcnn": DGCNNSpec(model="dgcnn", widths=(8, 8, 16), embedding=32, head=(16, 8), k=4),
@@ -186,12 +188,13 @@ def test_a_graph_in_a_batch_is_what_it_is_alone(data_of, backend, spec, task, cl
     [
         (GATSpec(model="gat", hidden=256, layers=3, heads=(4, 4, 6)), 50, 121, 3_640_748),
         (GATSpec(model="gat", hidden=68, layers=5, heads=2), 50, 121, 185_172),
+        (GATSpec(model="gat", hidden=64, layers=2, heads=4, biases=True), 50, 121, 182_714),
         (DGCNNSpec(model="dgcnn", widths=(64, 64, 128, 256), embedding=1024, head=(512, 256)), 3, 40, 1_809_576),
         (LayeredSpec(model="mlp", hidden=7, layers=2), 3, 2, 3 * 7 + 7 + 7 * 2 + 2),
         (LayeredSpec(model="gcn", hidden=7, layers=2), 3, 2, 3 * 7 + 7 + 7 * 2 + 2),
         (LayeredSpec(model="sage", hidden=7, layers=2), 3, 2, 2 * 3 * 7 + 7 + 2 * 7 * 2 + 2),
     ],
-    ids=["PPI teacher", "PPI student", "ModelNet40 teacher", "mlp", "gcn", "sage"],
+    ids=["PPI teacher", "PPI student", "PPI student of Joshi et al.", "ModelNet40 teacher", "mlp", "gcn", "sage"],
 )
 def test_number_of_parameters(backend, spec, d_in, d_out, count):
     assert count_parameters(GNN(spec, backend, d_in, d_out)) == count

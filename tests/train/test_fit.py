@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillbench.config import Training
+from distillbench.config import OFFICIAL, USUAL, Evaluation, Protocol, Training
 from distillbench.data import GraphData
 from distillbench.inputs import Inputs, predict, teacher_outputs
 from distillbench.method import Dims, Method
@@ -100,8 +100,8 @@ def test_a_student_starts_and_is_fed_the_same_whatever_the_method(run_of, monkey
         start = canonical_state(run.model)
         shuffled = run.inputs.shuffled
 
-        def spy(part, random, shuffled=shuffled, batches=batches):
-            for batch in shuffled(part, random):
+        def spy(*arguments, shuffled=shuffled, batches=batches):
+            for batch in shuffled(*arguments):
                 batches.append(batch.graph_ids.tolist())
                 yield batch
 
@@ -205,8 +205,7 @@ def test_the_weights_left_in_the_model_are_those_of_the_best_epoch(run_of, task,
     scores = [row["val"] for row in result.history]
     assert result.val == max(scores)
     assert result.best_epoch == scores.index(max(scores)) + 1  # the earliest of several
-    logits, y = predict(run.model, run.inputs.ordered(run.split.val))
-    assert run.data.task.metric(logits, y) == result.val
+    assert run.data.task.score(predict(run.model, run.inputs.ordered(run.split.val)), USUAL) == result.val
     if result.best_epoch > 1:
         again = run_of(task, clouds)
         again.fit(result.best_epoch, learning_rate=0.05)
@@ -468,3 +467,121 @@ def test_the_random_state_of_dropout_does_not_depend_on_the_method(run_of, monke
         drawn[method] = masks[0]
     assert torch.equal(drawn["supervised"], drawn["fitnet"])
     assert 0 < drawn["fitnet"].float().mean() < 1
+
+
+# Selection and evaluation otherwise than usual
+
+
+def scores(result, column="val"):
+    return {int(row["epoch"]): row[column] for row in result.history if column in row}
+
+
+@pytest.mark.parametrize("task, clouds", SETTINGS)
+def test_selection_last_leaves_the_last_weights(run_of, task, clouds):
+    run, same = run_of(task, clouds), run_of(task, clouds)
+    result = run.fit(8, learning_rate=0.05, evaluation=Evaluation(selection="last", validate_every=3))
+    weights = {}
+
+    def keep(row, best_epoch):
+        weights.update({name: value.clone() for name, value in same.model.state_dict().items()})
+
+    same.fit(8, learning_rate=0.05, progress=keep)
+    assert all(torch.equal(value, weights[name]) for name, value in run.model.state_dict().items())
+    assert sorted(scores(result)) == [1, 4, 7, 8]
+    assert (result.best_epoch, result.val) == (8, scores(result)[8])
+
+
+def test_selection_by_validation_or_loss_is_that_of_the_released_code(run_of):
+    run = run_of("multilabel")
+    result = run.fit(20, learning_rate=0.05, evaluation=Evaluation(selection="validation-or-loss", validate_every=2))
+    val, loss = scores(result), scores(result, "loss")
+    assert sorted(val) == list(range(1, 21, 2))
+    best_score, best_loss, selected = 0.0, 1000.0, None  # as main.py has it: both are replaced together
+    for epoch, score in val.items():
+        if score > best_score or loss[epoch] < best_loss:
+            best_score, best_loss, selected = score, loss[epoch], epoch
+    assert result.best_epoch == selected
+    assert result.val == val[selected] < max(val.values())  # a lower loss took the place of a better score
+
+
+def test_an_epoch_that_is_not_evaluated_is_never_selected(run_of):
+    result = run_of("multiclass").fit(9, evaluation=Evaluation(validate_every=4))
+    assert sorted(scores(result)) == [1, 5, 9]
+    assert result.best_epoch in (1, 5, 9)
+    assert result.val == max(scores(result).values())
+
+
+def test_official_is_what_the_released_code_does():
+    protocol = Protocol(**OFFICIAL)
+    assert protocol.evaluation("teacher") == Evaluation(
+        decision="logit", score="batches", selection="last", validate_every=10
+    )
+    assert protocol.evaluation("student").selection == "validation-or-loss"
+    assert Protocol().evaluation("teacher") == Protocol().evaluation("student") == USUAL
+    assert not protocol.train_projectors
+
+
+@pytest.mark.parametrize("train_projectors", [True, False])
+def test_projectors_are_trained_unless_the_protocol_says_no(run_of, train_projectors):
+    run = run_of("multilabel", method="fitnet")
+    before = [parameter.clone() for parameter in run.method.parameters()]
+    run.fit(2, train_projectors=train_projectors)
+    changed = [not torch.equal(a, b) for a, b in zip(before, run.method.parameters(), strict=True)]
+    assert changed
+    assert all(changed) if train_projectors else not any(changed)
+
+
+def test_a_cosine_schedule_falls_from_the_learning_rate_to_nothing(run_of, monkeypatch):
+    rates = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
+    )
+    run = run_of("multiclass")
+    training = Training(epochs=4, learning_rate=0.1, schedule="cosine")
+    fit(run.model, run.method, run.inputs, run.split, training, seed=0)
+    expected = [0.1 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert rates == pytest.approx(expected)
+
+
+# Augmentation
+
+
+def test_training_sees_augmented_features_and_evaluation_and_teacher_do_not(run_of):
+    seen = []
+
+    def augment(x, ptr, random):
+        seen.append((x.clone(), ptr.tolist()))
+        return x + 1000 * torch.rand(len(x), 1, generator=random)
+
+    run = run_of("graph-multiclass", True)
+    run.inputs.augment = augment
+    inputs = []
+    run.model.register_forward_pre_hook(lambda model, arguments: inputs.append((model.training, arguments[1])))
+    run.fit(3)
+    in_training = [x for training, x in inputs if training]
+    assert len(in_training) == len(seen) == 6
+    for x, (original, ptr) in zip(in_training, seen, strict=True):
+        assert ptr[-1] == len(x)
+        assert ((x - original) > 1).float().mean() > 0.9
+    assert all(x.abs().max() < 100 for training, x in inputs if not training)
+    assert teacher_outputs(run.model, run.inputs, run.split.train).hidden[0].abs().max() < 100
+    assert len(seen) == 6
+
+
+def test_augmentation_is_the_same_for_a_seed_and_after_a_resume(run_of, tmp_path):
+    def augment(x, ptr, random):
+        return x + torch.randn(x.shape, generator=random)
+
+    def prepared():
+        run = run_of("graph-multiclass", True)
+        run.inputs.augment = augment
+        return run
+
+    whole, begun, resumed = prepared(), prepared(), prepared()
+    expected = whole.fit(6)
+    plain = run_of("graph-multiclass", True).fit(6)
+    assert without_seconds(expected.history) != without_seconds(plain.history)
+    checkpointing = Checkpointing(tmp_path / "checkpoint.pt", "key", every=0)
+    begun.fit(3, checkpointing=checkpointing)
+    assert_same(whole, resumed, expected, resumed.fit(6, checkpointing=checkpointing))

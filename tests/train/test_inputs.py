@@ -92,7 +92,7 @@ def test_a_transductive_batch_is_the_whole_graph_and_says_which_rows_count(setup
     (batch,) = inputs.ordered(part)
     assert torch.equal(batch.graph.edge_index, data.edge_index)
     assert batch.rows.tolist() == [7, 3]
-    logits, y = predict(model, [batch])
+    ((logits, y),) = predict(model, [batch])
     assert torch.equal(logits, model(batch.graph, batch.x).logits[part])
     assert torch.equal(y, data.y[part])
 

@@ -72,8 +72,8 @@ class Protocol(Parameters):
     """The same for every method of a table.
 
     distill_nodes: which nodes the distillation terms see in transductive tasks. decision, score, selection,
-    validate_every: see Evaluation; teacher_selection is ``selection`` for teachers. train_projectors: whether a method's
-    projectors are trained. ``protocol: official`` stands for OFFICIAL: what the authors' released code of LSP does.
+    validate_every: see Evaluation; teacher_selection is ``selection`` for teachers. train_projectors: whether those of
+    the methods are trained. ``protocol: official`` stands for OFFICIAL: what the authors' released code of LSP does.
     """
 
     distill_nodes: Literal["all", "train"] = "all"
@@ -94,6 +94,7 @@ class Protocol(Parameters):
         )
 
 
+USUAL = Evaluation()
 # DistillGCN.PyTorch: main.py (train_student, train_teacher), utils.py (evaluate), auxilary_optimizer.py
 OFFICIAL: dict[str, Any] = {
     "decision": "logit",

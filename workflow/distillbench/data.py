@@ -189,7 +189,7 @@ class Dataset:
         return type(self).draw_split is not Dataset.draw_split
 
     def augment(self, x: Tensor, ptr: Tensor, random: torch.Generator) -> Tensor:
-        """What the model in training sees instead of ``x`` [N, F], the features of the graphs that ``ptr`` [G + 1] marks.
+        """What a model in training sees instead of ``x`` [N, F], the features of the graphs that ``ptr`` [G + 1] marks.
 
         Node i stays node i. Evaluation, and the teacher's outputs that students are given, are of ``x`` itself.
         """

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from distillbench.backends import get_backend
-from distillbench.config import Training
+from distillbench.config import Protocol, Training
 from distillbench.data import read_data
 from distillbench.inputs import Inputs, TeacherOutputs, load_outputs, predict, teacher_outputs
 from distillbench.method import Dims, Method, TaskLossOnly
@@ -38,6 +38,7 @@ class Outcome:
     seconds: float | None = None
     val: float | None = None
     test: float | None = None
+    test_metrics: dict[str, float] = field(default_factory=dict)
     params: int | None = None
     split_sizes: dict[str, int] = field(default_factory=dict)
     weights: bytes | None = None
@@ -99,9 +100,12 @@ class Experiment:
     ) -> Outcome:
         split = self.dataset.split(self.data, seed)
         data, visible = without_test(self.data, split)
-        inputs = self._inputs(data)
+        inputs = Inputs(data, self.backend, self.device, self.training.batch_size, self.dataset.augment)
         method = self._method(seed)
-        model = self._model(seed, "student" if "method" in self.params else "teacher")
+        role = "student" if "method" in self.params else "teacher"
+        model = self._model(seed, role)
+        protocol = Protocol(**self.params["protocol"])
+        evaluation = protocol.evaluation(role)
         result: Fit = fit(
             model,
             method.to(self.device),
@@ -110,13 +114,16 @@ class Experiment:
             self.training,
             seed=seed,
             teacher=load_outputs(teacher_file) if teacher_file else None,
-            distill_nodes=self.params.get("protocol", {}).get("distill_nodes", "all"),
+            distill_nodes=protocol.distill_nodes,
+            evaluation=evaluation,
+            train_projectors=protocol.train_projectors,
             run_seconds=run_seconds,
             checkpointing=checkpointing,
             progress=progress,
         )
         # the one look at the test part, on the selected weights
-        logits, y = predict(model, self._inputs(self.data).ordered(split.test))
+        everything = Inputs(self.data, self.backend, self.device, self.training.batch_size)
+        predictions = predict(model, everything.ordered(split.test))
         weights = io.BytesIO()
         torch.save(canonical_state(model), weights)
         return Outcome(
@@ -125,15 +132,13 @@ class Experiment:
             best_epoch=result.best_epoch,
             seconds=result.seconds,
             val=result.val,
-            test=self.data.task.metric(logits, y),
+            test=self.data.task.score(predictions, evaluation),
+            test_metrics=self.data.task.metrics(*map(torch.cat, zip(*predictions, strict=True))),
             params=count_parameters(model),
             split_sizes=split.sizes(),
             weights=weights.getvalue(),
-            outputs=None if "method" in self.params else teacher_outputs(model, inputs, split.train),
+            outputs=None if role == "student" else teacher_outputs(model, inputs, split.train),
         )
-
-    def _inputs(self, data: Any) -> Inputs:
-        return Inputs(data, self.backend, self.device, self.training.batch_size)
 
     def _model(self, seed: int, role: str) -> nn.Module:
         spec = TypeAdapter(ModelSpec).validate_python(self.params["model"])

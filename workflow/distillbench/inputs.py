@@ -5,7 +5,7 @@ computed once for all the graphs that students train on, and cut to each batch: 
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from distillbench.backends.base import Backend, Graph
 from distillbench.data import GraphData
 from distillbench.models import Output
 from distillbench.record import write_atomically
+
+Augment = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # see Dataset.augment
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,21 @@ class Batch:
 
 
 class Inputs:
-    """Batches of a data set for one backend and device, built from per-graph graphs of the library itself."""
+    """Batches of a data set for one backend and device, built from per-graph graphs of the library itself.
 
-    def __init__(self, data: GraphData, backend: Backend, device: torch.device, batch_size: int) -> None:
+    augment: what becomes of the features of a batch of graphs for training (see Dataset.augment).
+    """
+
+    def __init__(
+        self,
+        data: GraphData,
+        backend: Backend,
+        device: torch.device,
+        batch_size: int,
+        augment: Augment | None = None,
+    ) -> None:
         self.data, self.backend, self.device, self.batch_size = data, backend, device, batch_size
+        self.augment = augment
         self._whole: Graph | None = None
         self._graphs: dict[int, Graph] = {}
         self._fixed: dict[tuple[int, ...], list[Batch]] = {}
@@ -44,8 +57,10 @@ class Inputs:
         """Whether the one graph holds all parts of the split."""
         return self.data.setting == "transductive"
 
-    def shuffled(self, part: Tensor, random: torch.Generator) -> Iterator[Batch]:
-        """Batches for one epoch of training on ``part``: in random order, or the whole graph.
+    def shuffled(
+        self, part: Tensor, random: torch.Generator, augmentation: torch.Generator | None = None
+    ) -> Iterator[Batch]:
+        """Batches for one epoch of training on ``part``: in random order and augmented, or the whole graph.
 
         In graph-level tasks a graph left over by itself joins the batch before: a batch norm over graphs has no
         statistics of one.
@@ -57,7 +72,7 @@ class Inputs:
         if self.data.task.level == "graph" and len(sets) > 1 and len(sets[-1]) == 1:
             sets[-2:] = [torch.cat(sets[-2:])]
         for ids in sets:
-            yield self._set_of_graphs(ids)
+            yield self._set_of_graphs(ids, augmentation)
 
     def ordered(self, part: Tensor) -> list[Batch]:
         """Batches for evaluation, in order; kept, since every epoch asks for them."""
@@ -73,12 +88,15 @@ class Inputs:
             self._x, self._y = self.data.x.to(self.device), self.data.y.to(self.device)
         return Batch(self._whole, self._x, self._y, rows.to(self.device), torch.tensor([0]))
 
-    def _set_of_graphs(self, ids: Tensor) -> Batch:
-        nodes, _ = ranges(self.data.graph_ptr, ids)
+    def _set_of_graphs(self, ids: Tensor, augmentation: torch.Generator | None = None) -> Batch:
+        nodes, ptr = ranges(self.data.graph_ptr, ids)
+        x = self.data.x[nodes]
+        if augmentation is not None and self.augment is not None:
+            x = self.augment(x, ptr, augmentation)
         y = self.data.y[ids if self.data.task.level == "graph" else nodes]
         graph = self.backend.batch([self._graph(i) for i in ids.tolist()])
         rows = torch.arange(len(y), device=self.device)
-        return Batch(graph, self.data.x[nodes].to(self.device), y.to(self.device), rows, ids)
+        return Batch(graph, x.to(self.device), y.to(self.device), rows, ids)
 
     def _graph(self, index: int) -> Graph:
         if index not in self._graphs:
@@ -95,11 +113,10 @@ def ranges(ptr: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, batches: list[Batch]) -> tuple[Tensor, Tensor]:
-    """Logits and labels of the rows that count, in evaluation mode: [M, C] and [M] or [M, C]."""
+def predict(model: nn.Module, batches: list[Batch]) -> list[tuple[Tensor, Tensor]]:
+    """Logits and labels of the rows that count, batch by batch, in evaluation mode: [M, C] and [M] or [M, C]."""
     model.eval()
-    parts = [(model(batch.graph, batch.x).logits[batch.rows], batch.y[batch.rows]) for batch in batches]
-    return torch.cat([logits for logits, _ in parts]), torch.cat([y for _, y in parts])
+    return [(model(batch.graph, batch.x).logits[batch.rows], batch.y[batch.rows]) for batch in batches]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from distillbench.backends import BackendUnavailableError
-from distillbench.plan import TEACHER, Cell, Paths, hyperparameters
+from distillbench.params import TEACHER
+from distillbench.plan import Cell, Paths, hyperparameters
 from distillbench.record import (
     Record,
     RecordError,
@@ -54,9 +55,8 @@ def prepare_data(results: str, name: str, file: str, params: dict[str, Any]) -> 
     dataset.check_name(name)
     write_data(Paths(results).data(name), name, dataset, data)
     remark = dataset.provenance()["remark"]
-    return (
-        f"{name}: {data.num_graphs} graphs, {data.num_nodes} nodes, {data.edge_index.shape[1]} edges"
-        + (f" ({remark})" if remark else "")
+    return f"{name}: {data.num_graphs} graphs, {data.num_nodes} nodes, {data.edge_index.shape[1]} edges" + (
+        f" ({remark})" if remark else ""
     )
 
 
@@ -235,6 +235,7 @@ class Job:
             split_sizes=outcome.split_sizes,
             val=outcome.val,
             test=outcome.test,
+            test_metrics=outcome.test_metrics,
             epochs=len(outcome.history) or None,
             best_epoch=outcome.best_epoch,
             params=outcome.params,
@@ -263,10 +264,11 @@ class _Progress:
         if epoch not in (1, self.epochs) and now - self.logged < self.every:
             return
         self.logged = now
+        val = f"{row['val']:.4f}" if "val" in row else "not evaluated"
         left = (now - self.begun) / epoch * (self.epochs - epoch)
         log.info(
-            "%s: epoch %d of %d, loss %.4f, val %.4f (best: epoch %d), at most %.0f s left",
-            self.title, epoch, self.epochs, row["loss"], row["val"], best_epoch, left,
+            "%s: epoch %d of %d, loss %.4f, val %s (selected: epoch %d), at most %.0f s left",
+            self.title, epoch, self.epochs, row["loss"], val, best_epoch, left,
         )  # fmt: skip
 
 

@@ -26,8 +26,8 @@ class Output(NamedTuple):
     """What a model computes, as the distillation methods see it.
 
     logits: [N, C], or [G, C] for graph-level tasks. hidden: one [N, D_l] tensor per hidden layer, before the
-    activation. edge_index: the edges used by each hidden layer ([2, E_l]; dynamic graphs differ from layer to layer);
-    empty tensors for an MLP, which uses none.
+    activation unless the spec's ``tap`` says otherwise. edge_index: the edges used by each hidden layer ([2, E_l];
+    dynamic graphs differ from layer to layer); empty tensors for an MLP, which uses none.
     """
 
     logits: Tensor
@@ -62,11 +62,16 @@ class _Layers(nn.Module):
         self.activation = _ACTIVATIONS[spec.activation]
         widths = [spec.hidden] * spec.layers if spec.readout else [spec.hidden] * (spec.layers - 1) + [d_out]
         heads = spec.heads_per_layer if isinstance(spec, GATSpec) else (1,) * spec.layers
-        self.convs, self.residuals = nn.ModuleList(), nn.ModuleDict()
+        self.convs, self.residuals, self.biases = nn.ModuleList(), nn.ModuleDict(), nn.ParameterList()
+        biases = isinstance(spec, GATSpec) and spec.biases
         for layer, (width, count) in enumerate(zip(widths, heads, strict=True)):
             self.convs.append(_conv(spec, backend, d_in, width, count))
-            if spec.residual and layer > 0:
-                self.residuals[str(layer)] = nn.Linear(d_in, width * count, bias=False)
+            averaged = layer == spec.layers - 1 and not spec.readout
+            d_out_of_layer = width if biases and averaged else width * count
+            if spec.residual and (layer > 0 or biases):
+                self.residuals[str(layer)] = nn.Linear(d_in, d_out_of_layer, bias=biases)
+            if biases:
+                self.biases.append(nn.Parameter(torch.zeros(d_out_of_layer)))
             d_in = width * count
         if spec.readout:
             self.classifier = nn.Linear(d_in, d_out)
@@ -76,13 +81,17 @@ class _Layers(nn.Module):
         for layer, conv in enumerate(self.convs):
             x = F.dropout(x, self.spec.dropout, self.training)
             out = conv(graph, x)
+            last = layer == len(self.convs) - 1 and not self.spec.readout
+            if self.biases:
+                out = (out.mean(dim=1) if last else out.flatten(1)) + self.biases[layer]
             if str(layer) in self.residuals:
                 out = out + self.residuals[str(layer)](x).view_as(out)
-            if layer == len(self.convs) - 1 and not self.spec.readout:
+            if last:
                 logits = out.mean(dim=1) if out.ndim == 3 else out
                 break
-            hidden.append(out.flatten(1))
-            x = self.activation(hidden[-1])
+            out = out.flatten(1)
+            x = self.activation(out)
+            hidden.append(x if self.spec.tap == "after" else out)
         else:
             logits = self.classifier(_pool(x, graph, self.spec.readout or "mean"))
         edges = graph.edge_index if self.spec.model != "mlp" else graph.edge_index[:, :0]
@@ -135,8 +144,9 @@ class _DGCNN(nn.Module):
         hidden, edges, activated = [], [], []
         for conv in self.convs:
             edges.append(nearest_neighbours(x, graph.ptr, self.spec.k))
-            hidden.append(conv(self.backend.with_edges(graph, edges[-1]), x))
-            x = F.leaky_relu(hidden[-1], self.spec.negative_slope)
+            out = conv(self.backend.with_edges(graph, edges[-1]), x)
+            x = F.leaky_relu(out, self.spec.negative_slope)
+            hidden.append(x if self.spec.tap == "after" else out)
             activated.append(x)
         x = self.norm(self.embedding(torch.cat(activated, dim=1)))
         x = F.leaky_relu(x, self.spec.negative_slope)

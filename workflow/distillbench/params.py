@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 TaskName = Literal["multiclass", "multilabel", "graph-multiclass"]
 Setting = Literal["transductive", "inductive"]
 Requirement = Literal["logits", "hidden", "edges", "labels"]
-Kernel = Literal["l2", "linear", "polynomial", "rbf", "cosine"]
+Kernel = Literal["l2", "linear", "polynomial", "rbf", "cosine", "exp-l1"]
 
 SINGLE_LABEL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "graph-multiclass"})
 ALL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "multilabel", "graph-multiclass"})
 Direction = Literal["student||teacher", "teacher||student"]  # of a KL divergence
 Reduction = Literal["nodes", "edges"]
 
+TEACHER = "teacher"  # takes a method's place in paths and tables
 METRICS: dict[TaskName, str] = {"multiclass": "accuracy", "graph-multiclass": "accuracy", "multilabel": "micro_f1"}
 
 

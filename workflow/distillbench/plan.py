@@ -9,20 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from distillbench.backends import missing_reason
-from distillbench.config import Config, ConfigError, DatasetConfig, Pair, name_files, read_config
-from distillbench.params import METRICS, suggestion
-from distillbench.plugins import Declaration, PluginError, declaration, find
+from distillbench.checks import problems_of
+from distillbench.config import Config, ConfigError, DatasetConfig, Pair, Protocol, name_files, read_config
+from distillbench.params import METRICS, TEACHER
+from distillbench.plugins import Declaration, declaration, find
 from distillbench.record import digest
-from distillbench.specs import DGCNNSpec, predicts_graphs, uses_edges
 
 PACKAGE = Path(__file__).parent
-TEACHER = "teacher"
 # what a training run's result depends on: inputs of the rules and part of every record's key
+DATA_SOURCES = ("data.py", "archives.py", "clouds.py")
 MODEL_SOURCES = (
     "data.py",
+    "clouds.py",
     "seeds.py",
     "specs.py",
     "tasks.py",
@@ -84,8 +83,7 @@ class Plan:
     def __init__(self, config: Config, files: Sequence[str | Path] = (), root: Path = Path()) -> None:
         self.config, self.files, self.root = config, files, root
         self.paths = Paths(config.results)
-        problems = [problem for check in (self._check_names, self._check_pairs) for problem in check()]
-        if problems:
+        if problems := problems_of(self):
             raise ConfigError(f"{name_files(files)}:\n" + "\n".join(f"  {problem}" for problem in problems))
 
     # what there is
@@ -116,6 +114,11 @@ class Plan:
         """Names of the variants, in the order of the config."""
         return list(self.config.methods)
 
+    def methods_of(self, cell: Cell) -> list[str]:
+        """Names of the variants that are run in a cell."""
+        chosen = self.pair(cell).methods
+        return [method for method in self.methods if chosen is None or method in chosen]
+
     @property
     def shards(self) -> list[int]:
         """Numbers of the jobs that the seeds are divided into."""
@@ -134,7 +137,7 @@ class Plan:
         """What each file of records must hold: its seeds, and a digest of their hyper-parameters."""
         files = {}
         for cell in self.cells:
-            for method in (TEACHER, *self.methods):
+            for method in (TEACHER, *self.methods_of(cell)):
                 for shard in self.shards:
                     if method == TEACHER:
                         params = self.teacher_params(cell, shard)
@@ -156,6 +159,8 @@ class Plan:
         """The tables that a run ends in."""
         names = ["runs.csv", "runs.parquet", *[f"comparison.{ending}" for ending in ("csv", "html", "tex", "md")]]
         names += ["equivalence.csv"] + (["profiles.csv"] if self.config.profile else [])
+        if self.published_pairs():
+            names += [f"reproduction.{ending}" for ending in ("csv", "html", "md")]
         return [str(self.paths.root / "tables" / name) for name in names]
 
     def figure_files(self) -> list[str]:
@@ -166,67 +171,95 @@ class Plan:
     @property
     def runs(self) -> int:
         """Number of runs: a teacher and all students for each seed of each cell."""
-        return len(self.cells) * (1 + len(self.methods)) * self.config.seeds
+        return sum(1 + len(self.methods_of(cell)) for cell in self.cells) * self.config.seeds
+
+    def published_pairs(self) -> list[dict[str, Any]]:
+        """The pairs that are set beside published results, and beside which."""
+        return [
+            {"dataset": dataset, "pair": name, **pair.published.model_dump(mode="json")}
+            for dataset, entry in self.config.datasets.items()
+            for name, pair in entry.pairs.items()
+            if pair.published
+        ]
+
+    def remarks(self) -> list[str]:
+        """What a reader of the tables has to know about the protocol of some pairs."""
+        texts = []
+        for dataset, entry in self.config.datasets.items():
+            for name, pair in entry.pairs.items():
+                protocol, usual = self.protocol(pair).model_dump(), Protocol().model_dump()
+                differs = [f"{key}: {value}" for key, value in protocol.items() if value != usual[key]]
+                if differs:
+                    texts.append(f"{dataset}, {name}: the protocol departs from the usual one in {', '.join(differs)}.")
+        return texts
 
     # what each depends on
 
     def data_params(self, dataset: str) -> dict[str, Any]:
         """Parameters of the rule that writes a data set."""
-        return {"name": dataset, "params": self._dataset_params(dataset).model_dump(mode="json")}
+        return {"name": dataset, "params": self.dataset_params(dataset).model_dump(mode="json")}
 
     def teacher_params(self, cell: Cell, shard: int) -> dict[str, Any]:
         """Everything that decides the teachers' results, and the seeds to train."""
-        pair = self._pair(cell)
+        pair = self.pair(cell)
         return {
             **self._run_params(cell, shard),
             "model": pair.teacher.model_dump(mode="json"),
             "training": (pair.teacher_training or pair.training).model_dump(mode="json"),
+            # what concerns students only is not to retrain teachers
+            "protocol": self.protocol(pair).model_dump(
+                include={"decision", "score", "teacher_selection", "validate_every"}
+            ),
         }
 
     def student_params(self, cell: Cell, method: str, shard: int) -> dict[str, Any]:
         """Everything that decides the students' results, and the seeds to train."""
-        pair = self._pair(cell)
+        pair = self.pair(cell)
         return {
             **self._run_params(cell, shard),
             "model": pair.student.model_dump(mode="json"),
             "training": pair.training.model_dump(mode="json"),
             "teacher_model": pair.teacher.model_dump(mode="json"),
-            "protocol": self.config.protocol.model_dump(mode="json"),
+            "protocol": self.protocol(pair).model_dump(mode="json"),
             "method": {
                 "name": method,
                 "file": self.method_file(method),
-                "params": self._method_params(method).model_dump(mode="json"),
+                "params": self.method_params(method, pair).model_dump(mode="json"),
                 "needs_teacher": self.needs_teacher(method),
             },
         }
 
     def needs_teacher(self, method: str) -> bool:
         """Whether a method reads anything of the teacher; the control does not."""
-        return bool(self._method_declaration(method).requires)
+        return bool(self.method_declaration(method).requires)
+
+    def protocol(self, pair: Pair) -> Protocol:
+        """A pair's own protocol, or the config's."""
+        return pair.protocol or self.config.protocol
 
     def profile_params(self, cell: Cell) -> dict[str, Any]:
         """The two models to profile."""
-        pair = self._pair(cell)
+        pair = self.pair(cell)
         models = {"teacher": pair.teacher.model_dump(mode="json"), "student": pair.student.model_dump(mode="json")}
         return {
             **cell._asdict(),
             "dataset_file": self.dataset_file(cell.dataset),
-            "dataset_params": self._dataset_params(cell.dataset).model_dump(mode="json"),
+            "dataset_params": self.dataset_params(cell.dataset).model_dump(mode="json"),
             "models": models,
             "training": pair.training.model_dump(mode="json"),
         }
 
     def dataset_file(self, dataset: str) -> str:
         """The plug-in file of a data set."""
-        return _relative(self._dataset_declaration(dataset).path)
+        return _relative(self.dataset_declaration(dataset).path)
 
     def data_sources(self) -> list[str]:
         """Source files that every data set depends on."""
-        return _sources("data.py")
+        return _sources(*DATA_SOURCES)
 
     def method_file(self, method: str) -> str:
         """The plug-in file of a method variant."""
-        return _relative(self._method_declaration(method).path)
+        return _relative(self.method_declaration(method).path)
 
     def teacher_sources(self, dataset: str, backend: str) -> list[str]:
         """Source files that a teacher's result depends on."""
@@ -249,32 +282,66 @@ class Plan:
         """Source files that the figures depend on."""
         return _sources("stats.py", "figures.py")
 
+    def reproduce_sources(self) -> list[str]:
+        """Files that the comparison with published results depends on."""
+        return _sources("stats.py", "tables.py", "reproduce.py", "reference/published.csv")
+
+    def cards(self) -> list[str]:
+        """The descriptions of all data sets that can be used here."""
+        return [str(self.paths.data(name) / "data.json") for name in dict.fromkeys(c.dataset for c in self.cells)]
+
     def skipped(self) -> list[dict[str, Any]]:
         """Records of the runs that cannot be done here, with the reason: the tables show them."""
         rows = []
         for cell in self.all_cells:
             if cell.backend not in self.missing:
                 continue
-            task = self._dataset_declaration(cell.dataset).task
+            task = self.dataset_declaration(cell.dataset).task
             common = {**cell._asdict(), "task": task, "metric": METRICS[task], "key": "", "status": "skipped"}
             rows += [
                 {**common, "method": method, "role": role, "seed": seed, "reason": self.missing[cell.backend]}
-                for role, methods in (("teacher", [TEACHER]), ("student", self.methods))
+                for role, methods in (("teacher", [TEACHER]), ("student", self.methods_of(cell)))
                 for method in methods
                 for seed in range(self.config.seeds)
             ]
         return rows
 
+    # what its names stand for
+
+    def dataset_declaration(self, name: str) -> Declaration:
+        """What the plug-in of a data set declares. Raises PluginError."""
+        file = self.entry(name).dataset or name
+        return _declared("dataset", file, tuple(self._folders("dataset")))
+
+    def method_declaration(self, name: str) -> Declaration:
+        """What the plug-in of a method variant declares. Raises PluginError."""
+        file = self.config.methods[name].get("method", name)
+        return _declared("method", file, tuple(self._folders("method")))
+
+    def dataset_params(self, name: str) -> Any:
+        """A data set's parameters. Raises PluginError, pydantic's ValidationError."""
+        return self.dataset_declaration(name).params(**self.entry(name).params)
+
+    def method_params(self, name: str, pair: Pair | None = None) -> Any:
+        """A variant's parameters, with the layers of ``pair`` where it takes layers and gives none. Raises as above."""
+        given = {key: value for key, value in self.config.methods[name].items() if key != "method"}
+        params = self.method_declaration(name).params
+        if pair and pair.layers and "layers" in params.model_fields:
+            given = {"layers": pair.layers, **given}
+        return params(**given)
+
+    def pair(self, cell: Cell) -> Pair:
+        """The pair of a cell."""
+        return self.entry(cell.dataset).pairs[cell.pair]
+
+    def entry(self, dataset: str) -> DatasetConfig:
+        """A data set's part of the config."""
+        return self.config.datasets[dataset]
+
     # inside
 
     def _folders(self, kind: str) -> list[Path]:
         return [self.root / f"{kind}s", *[Path(folder) for folder in self.config.plugins]]
-
-    def _entry(self, dataset: str) -> DatasetConfig:
-        return self.config.datasets[dataset]
-
-    def _pair(self, cell: Cell) -> Pair:
-        return self._entry(cell.dataset).pairs[cell.pair]
 
     def _run_params(self, cell: Cell, shard: int) -> dict[str, Any]:
         return {
@@ -282,92 +349,8 @@ class Plan:
             "seeds": self.seeds(shard),
             "run_seconds": self.config.execution.run_seconds,
             "dataset_file": self.dataset_file(cell.dataset),
-            "dataset_params": self._dataset_params(cell.dataset).model_dump(mode="json"),
+            "dataset_params": self.dataset_params(cell.dataset).model_dump(mode="json"),
         }
-
-    def _dataset_declaration(self, name: str) -> Declaration:
-        file = self._entry(name).dataset or name
-        return _declared("dataset", file, tuple(self._folders("dataset")))
-
-    def _method_declaration(self, name: str) -> Declaration:
-        file = self.config.methods[name].get("method", name)
-        return _declared("method", file, tuple(self._folders("method")))
-
-    def _dataset_params(self, name: str) -> Any:
-        return self._dataset_declaration(name).params(**self._entry(name).params)
-
-    def _method_params(self, name: str) -> Any:
-        given = {key: value for key, value in self.config.methods[name].items() if key != "method"}
-        return self._method_declaration(name).params(**given)
-
-    def _check_names(self) -> list[str]:
-        """Plug-ins that do not exist, parameters they do not have."""
-        problems = []
-        for section, names, read in (
-            ("datasets", self.config.datasets, self._dataset_params),
-            ("methods", self.config.methods, self._method_params),
-        ):
-            for name in names:
-                try:
-                    read(name)
-                except PluginError as error:
-                    problems.append(f"{section}.{name}: {error}")
-                except ValidationError as error:
-                    problems += [_explain_params(f"{section}.{name}", e) for e in error.errors()]
-        if TEACHER in self.methods:
-            problems.append(f"methods.{TEACHER}: the name is taken by the teacher itself; choose another")
-        baseline = self.config.compare.baseline
-        if baseline not in self.config.methods:
-            problems.append(f"compare.baseline: unknown method {baseline!r}{suggestion(baseline, self.methods)}")
-        return problems
-
-    def _check_pairs(self) -> list[str]:
-        """Models that do not fit a task, methods that do not apply to a task or a pair."""
-        problems = []
-        for name, entry in self.config.datasets.items():
-            try:
-                dataset = self._dataset_declaration(name)
-                methods = {method: self._method_declaration(method) for method in self.methods}
-            except PluginError:
-                continue  # reported by _check_names
-            for pair_name, pair in entry.pairs.items():
-                where = f"datasets.{name}.pairs.{pair_name}"
-                problems += _check_models(where, pair, dataset, self._points(name))
-                for method, declared in methods.items():
-                    problems += [
-                        f"{where}: {problem}" for problem in self._check_method(method, declared, dataset, pair)
-                    ]
-        return problems
-
-    def _points(self, dataset: str) -> int | None:
-        """Points of a cloud, where a data set has such a parameter."""
-        try:
-            points = getattr(self._dataset_params(dataset), "points", None)
-        except ValidationError:
-            return None  # reported by _check_names
-        return points if isinstance(points, int) else None
-
-    def _check_method(self, name: str, method: Declaration, dataset: Declaration, pair: Pair) -> list[str]:
-        if dataset.task not in method.tasks:
-            return [
-                f"method {name!r} does not apply to {dataset.task} tasks "
-                f"(it applies to: {', '.join(sorted(method.tasks))}; {method.path})"
-            ]
-        problems = []
-        if "edges" in method.requires and not uses_edges(pair.teacher):
-            problems.append(f"method {name!r} needs the teacher's edges, and its teacher is an MLP")
-        try:
-            layers = getattr(self._method_params(name), "layers", ())
-        except ValidationError:
-            return problems  # reported by _check_names
-        for roles in layers:
-            for role, index, spec in (("student", roles[0], pair.student), ("teacher", roles[1], pair.teacher)):
-                depth = len(spec.hidden_dims)
-                if not -depth <= index < depth:
-                    problems.append(
-                        f"methods.{name}.layers: {role} layer {index}: the {role} has {depth} hidden layers"
-                    )
-        return problems
 
 
 def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any, Declaration] = {}) -> Declaration:  # noqa: B006
@@ -384,7 +367,7 @@ def hyperparameters(params: dict[str, Any]) -> dict[str, Any]:
         "model": params["model"],
         "training": params["training"],
         "method": params.get("method", {}).get("params", {}),
-        "protocol": params.get("protocol", {}),
+        "protocol": params["protocol"],
         "dataset": params["dataset_params"],
     }
 
@@ -396,32 +379,6 @@ def _sources(*names: str) -> list[str]:
 def _relative(path: Path) -> str:
     """Seen from the working directory: a folder that is moved as a whole keeps its inputs, and reruns nothing."""
     return os.path.relpath(path)
-
-
-def _check_models(where: str, pair: Pair, dataset: Declaration, points: int | None) -> list[str]:
-    problems = []
-    dynamic = dataset.attributes.get("dynamic", False)
-    for role, spec in (("teacher", pair.teacher), ("student", pair.student)):
-        graph_level = dataset.task == "graph-multiclass"
-        if graph_level and not predicts_graphs(spec):
-            problems.append(f"{where}.{role}: {spec.model!r} predicts nodes, the task is {dataset.task}: set readout")
-        if not graph_level and predicts_graphs(spec):
-            problems.append(f"{where}.{role}: {spec.model!r} predicts graphs, the task is {dataset.task}")
-        if dynamic and spec.model not in ("dgcnn", "mlp"):
-            problems.append(f"{where}.{role}: {spec.model!r} needs edges, and the data set has none: use dgcnn or mlp")
-        if isinstance(spec, DGCNNSpec) and points is not None and spec.k > points:
-            problems.append(f"{where}.{role}.k: {spec.k} neighbours asked for, but a cloud has {points} points")
-        training = (pair.teacher_training or pair.training) if role == TEACHER else pair.training
-        if isinstance(spec, DGCNNSpec) and training.batch_size < 2:
-            problems.append(f"{where}.{role}: dgcnn has batch norms over graphs, which need a batch_size of 2 or more")
-    return problems
-
-
-def _explain_params(where: str, error: Any) -> str:
-    place = ".".join([where, *map(str, error["loc"])])
-    message = error["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(error["input"], dict) else f"{error['input']!r}: "
-    return f"{place}: {given}{message}"
 
 
 def make_plan(values: dict[str, Any], files: Sequence[str | Path], root: Path) -> Plan:

@@ -49,11 +49,12 @@ class Declaration:
 
 
 def find(kind: Kind, name: str, folders: Sequence[Path]) -> Path:
-    """The file of a plug-in, ``name.py`` in one of the folders.
+    """The file of a plug-in, ``name.py`` in one of the folders; a hyphen may be an underscore there.
 
     Raises PluginError where there is none, naming the nearest that exists, or more than one, naming them.
     """
-    found = [path for folder in folders if (path := folder / f"{name}.py").is_file()]
+    stems = dict.fromkeys((name, name.replace("-", "_")))
+    found = [path for folder in folders for stem in stems if (path := folder / f"{stem}.py").is_file()]
     if len(found) > 1:
         raise PluginError(f"{kind} {name!r} is ambiguous: {', '.join(map(str, found))}; rename one")
     if found:
@@ -82,8 +83,9 @@ def load(kind: Kind, path: Path) -> type[Any]:
     found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, base) and v.__module__ == name]
     if len(found) != 1:
         raise PluginError(f"{path}: defines {len(found)} subclasses of {base_name}, must be one")
-    found[0].name = path.stem
-    return found[0]
+    plugin: type[Any] = found[0]
+    plugin.name = path.stem
+    return plugin
 
 
 def declaration(kind: Kind, path: Path) -> Declaration:

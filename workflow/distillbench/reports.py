@@ -48,19 +48,41 @@ def collect(
     return f"{len(runs)} runs: {', '.join(f'{count} {status}' for status, count in counts.items())}"
 
 
-def compare(runs: str, outputs: dict[str, str], baseline: str, alpha: float, delta: float) -> str:
-    """Test every method against the baseline, and the libraries for equivalence; write the tables."""
+def compare(
+    runs: str,
+    outputs: dict[str, str],
+    cards: Sequence[str],
+    protocols: Sequence[str],
+    baseline: str,
+    alpha: float,
+    delta: float,
+) -> str:
+    """Test every method against the baseline, and the libraries for equivalence; write the tables.
+
+    cards: descriptions of the data sets. protocols: sentences on pairs with a protocol of their own.
+    """
     frame = tables.read_runs(Path(runs))
     comparison = stats.compare(frame, baseline=baseline, alpha=alpha)
     csv, html, tex, markdown = (Path(outputs[name]) for name in ("csv", "html", "tex", "markdown"))
     equivalence = stats.equivalence(frame, delta=delta)
-    remarks = [*_equivalence_in_words(equivalence, delta), stats.across_cells(frame).sentence]
+    remarks = [*_origins_in_words(cards), *protocols, *_equivalence_in_words(equivalence, delta), stats.across_cells(frame).sentence]
     tables.write_comparison(comparison, csv=csv, html=html, tex=tex, markdown=markdown, alpha=alpha, remarks=remarks)
     tables.write_equivalence(equivalence, Path(outputs["equivalence"]))
     students = comparison[comparison["verdict"] != "control"]
     return f"{len(students)} comparisons: " + ", ".join(
         f"{n} {verdict}" for verdict, n in students["verdict"].value_counts().items()
     )
+
+
+def _origins_in_words(cards: Sequence[str]) -> list[str]:
+    """Which data sets are not the ones that published numbers are about."""
+    read = [json.loads(Path(card).read_text()) for card in cards]
+    origins = {card["name"]: card["provenance"] for card in read}
+    return [
+        f"{name}: {about['remark']}; not comparable with published numbers."
+        for name, about in origins.items()
+        if not about["canonical"]
+    ]
 
 
 def _equivalence_in_words(equivalence: pd.DataFrame, delta: float) -> list[str]:

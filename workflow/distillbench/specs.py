@@ -10,7 +10,10 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Spec(Parameters):
+    """tap: whether methods see hidden features before or after the activation."""
+
     dropout: Dropout = 0.0
+    tap: Literal["before", "after"] = "before"
 
 
 class LayeredSpec(_Spec):
@@ -35,7 +38,9 @@ class LayeredSpec(_Spec):
 class GATSpec(_Spec):
     """GAT: ``hidden`` units per head; heads are concatenated in hidden layers and averaged in the last.
 
-    residual: from the second layer on, a linear map without bias (Yang et al. 2020).
+    residual: from the second layer on, a linear map without bias, heads averaged with the layer's (Yang et al. 2020).
+    biases: the network of Joshi et al. (2022) instead: biases, and a linear residual with bias at every layer, in the
+    last one added after the heads are averaged.
     """
 
     model: Literal["gat"]
@@ -43,6 +48,7 @@ class GATSpec(_Spec):
     layers: Annotated[int, Field(ge=2)] = 2
     heads: PositiveInt | tuple[PositiveInt, ...] = 1
     residual: bool = True
+    biases: bool = False
     activation: Literal["relu", "elu", "leaky_relu"] = "elu"
     negative_slope: NonNegativeFloat = 0.2
     readout: Literal["mean", "max"] | None = None

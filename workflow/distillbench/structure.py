@@ -30,7 +30,7 @@ def local_structure(
         h: features, [N, D], floating.
         edge_index: [2, E] int64, rows (source, destination), in any order.
         kernel: SIM(x, y) = "l2" |x-y|^2, "linear" x·y, "polynomial" (x·y + c)^degree, "rbf" exp(-|x-y|^2 / 2 sigma),
-            "cosine" x·y / (|x| |y|).
+            "cosine" x·y / (|x| |y|), "exp-l1" exp(-|x-y|_1 / sigma) (the authors' released code).
 
     Returns:
         log LS, [E] float64, in the order of the edges: log-softmax, over the edges into one destination, of
@@ -46,6 +46,8 @@ def local_structure(
         similarity = _squared_distance(h, source, destination)
     elif kernel == "rbf":
         similarity = torch.exp(_squared_distance(h, source, destination) / (-2 * sigma))
+    elif kernel == "exp-l1":
+        similarity = torch.exp(_EdgeSum.apply(h, source, destination, "absolute") / -sigma)  # type: ignore[no-untyped-call]
     elif kernel == "linear":
         similarity = _dot(h, source, destination)
     elif kernel == "polynomial":
@@ -53,7 +55,7 @@ def local_structure(
     elif kernel == "cosine":
         similarity = _dot(torch.nn.functional.normalize(h.double(), dim=-1), source, destination)
     else:
-        raise ValueError(f"kernel: {kernel!r} is not one of l2, linear, polynomial, rbf, cosine")
+        raise ValueError(f"kernel: {kernel!r} is not one of l2, linear, polynomial, rbf, cosine, exp-l1")
     return _log_softmax_by(similarity, destination, len(h))
 
 
@@ -115,27 +117,31 @@ def _log_softmax_by(value: Tensor, group: Tensor, num_groups: int) -> Tensor:
 
 def _squared_distance(h: Tensor, source: Tensor, destination: Tensor) -> Tensor:
     """|h_source - h_destination|^2 for every edge, [E] float64."""
-    return _EdgeSum.apply(h, source, destination, True)  # type: ignore[no-any-return, no-untyped-call]
+    return _EdgeSum.apply(h, source, destination, "squared")  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _dot(h: Tensor, source: Tensor, destination: Tensor) -> Tensor:
     """h_source · h_destination for every edge, [E] float64."""
-    return _EdgeSum.apply(h, source, destination, False)  # type: ignore[no-any-return, no-untyped-call]
+    return _EdgeSum.apply(h, source, destination, "product")  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _EdgeSum(torch.autograd.Function):
-    """Sum over features of a product of edge ends, forward and backward in chunks of edges."""
+    """Sum over features of what two ends of an edge make, forward and backward in chunks of edges.
+
+    what: "product" a·b, "squared" (a - b)^2, "absolute" |a - b|, whose derivative at a = b is 0.
+    """
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, source: Tensor, destination: Tensor, squared_difference: bool) -> Tensor:
+    def forward(ctx: Any, h: Tensor, source: Tensor, destination: Tensor, what: str) -> Tensor:
         ctx.save_for_backward(h, source, destination)
-        ctx.squared_difference = squared_difference
+        ctx.what = what
         out = h.new_empty(len(source), dtype=torch.float64)
         for part in _chunks(len(source), h.shape[1]):
             a, b = h[source[part]].double(), h[destination[part]].double()
-            if squared_difference:
-                a = b = a.sub_(b)
-            torch.sum(a * b, dim=-1, out=out[part])
+            terms = a.mul_(b) if what == "product" else a.sub_(b)
+            if what != "product":
+                terms = terms.square_() if what == "squared" else terms.abs_()
+            torch.sum(terms, dim=-1, out=out[part])
         return out
 
     @staticmethod
@@ -145,8 +151,8 @@ class _EdgeSum(torch.autograd.Function):
         for part in _chunks(len(source), h.shape[1]):
             i, j, g = source[part], destination[part], grad[part, None]
             a, b = h[i].double(), h[j].double()
-            if ctx.squared_difference:  # d|a-b|^2: +2(a-b) at the source, -2(a-b) at the destination
-                difference = a.sub_(b).mul_(2 * g)
+            if ctx.what != "product":  # d|a-b|^2: +2(a-b) at the source, -2(a-b) at the destination
+                difference = a.sub_(b).mul_(2 * g) if ctx.what == "squared" else a.sub_(b).sign_().mul_(g)
                 out.index_add_(0, i, difference).index_add_(0, j, difference, alpha=-1)
             else:
                 out.index_add_(0, i, b.mul_(g)).index_add_(0, j, a.mul_(g))

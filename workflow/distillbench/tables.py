@@ -22,12 +22,13 @@ RUN_COLUMNS = {
     "dataset": "str", "backend": "str", "pair": "str", "method": "str", "role": "str", "seed": "int64",
     "status": "str", "reason": "str", "task": "str", "metric": "str", "val": "float64", "test": "float64",
     "epochs": "Int64", "best_epoch": "Int64", "params": "Int64", "train_seconds": "float64", "device": "str",
-    "resplit": "bool", "n_train": "Int64", "n_val": "Int64", "n_test": "Int64", "started": "str", "ended": "str",
+    "resplit": "bool", "n_train": "Int64", "n_val": "Int64", "n_test": "Int64",
+    "mean_class_accuracy": "float64", "started": "str", "ended": "str",
     "key": "str",
 }  # fmt: skip
 SPLITS = {"n_train": "train", "n_val": "val", "n_test": "test"}  # column of runs: key of Record.split_sizes
 BACKENDS = {"pyg": "PyG", "dgl": "DGL"}
-METRICS = {"accuracy": "accuracy", "micro_f1": "micro-F1"}
+METRICS = {"accuracy": "accuracy", "micro_f1": "micro-F1", "mean_class_accuracy": "mean class accuracy"}
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 NOTHING = "–"
 LEFT = ("Method", "Verdict")
@@ -46,6 +47,8 @@ def runs_table(records: Iterable[Record], methods: Sequence[str] | None = None) 
         row |= {column: record.split_sizes.get(split) for column, split in SPLITS.items()}
         if record.status != "ok":
             row |= {"val": None, "test": None}
+        else:
+            row["mean_class_accuracy"] = record.test_metrics.get("mean_class_accuracy")
         rows.append(row | {"device": str(record.environment.get("device", ""))})
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS)).astype(RUN_COLUMNS)
     rank = {name: place for place, name in enumerate(methods or [])}

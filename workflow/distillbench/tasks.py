@@ -4,12 +4,14 @@ The metrics are three lines each and tested against scikit-learn; torchmetrics w
 start-up time (5 s) than most runs take to train.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distillbench.config import Evaluation
 from distillbench.params import METRICS, TaskName
 
 
@@ -17,20 +19,34 @@ from distillbench.params import METRICS, TaskName
 class Task:
     """What is predicted and how it is scored.
 
-    ``loss(logits, y)`` is a mean over the rows; ``metric(logits, y)`` is a fraction in [0, 1] over all rows at once.
-    ``logits`` is [M, C]; ``y`` is [M] int64 (one class) or [M, C] float in {0, 1} (several labels).
+    ``loss(logits, y)`` is a mean over the rows; ``metric(logits, y)``, and ``more`` metrics that are recorded with it,
+    are fractions in [0, 1] over all rows at once. ``logits`` is [M, C]; ``y`` is [M] int64 (one class) or [M, C] float
+    in {0, 1} (several labels).
     """
 
     name: TaskName
     level: str  # "node" or "graph": what a row of the logits stands for
     loss: Callable[[Tensor, Tensor], Tensor]
     metric: Callable[[Tensor, Tensor], float]
+    more: tuple[Callable[[Tensor, Tensor], float], ...] = ()
     multilabel: bool = False
 
     @property
     def metric_name(self) -> str:
         """Name of the metric."""
         return METRICS[self.name]
+
+    def metrics(self, logits: Tensor, y: Tensor) -> dict[str, float]:
+        """All metrics by name."""
+        return {each.__name__: each(logits, y) for each in (self.metric, *self.more)}
+
+    def score(self, predictions: Sequence[tuple[Tensor, Tensor]], evaluation: Evaluation) -> float:
+        """The metric of (logits, y) pairs, one for each batch, as ``evaluation`` has it scored."""
+        shift = 0.5 if self.multilabel and evaluation.decision == "logit" else 0.0
+        if evaluation.score == "batches":
+            return sum(self.metric(logits - shift, y) for logits, y in predictions) / len(predictions)
+        logits, y = (torch.cat(parts) for parts in zip(*predictions, strict=True))
+        return self.metric(logits - shift, y)
 
     def hide(self, y: Tensor, rows: Tensor) -> Tensor:
         """A copy of ``y`` in which ``rows`` hold no label: -1, or NaN for several labels."""
@@ -44,6 +60,14 @@ def accuracy(logits: Tensor, y: Tensor) -> float:
     return (logits.argmax(dim=-1) == y).double().mean().item()
 
 
+def mean_class_accuracy(logits: Tensor, y: Tensor) -> float:
+    """Mean, over the classes that occur in ``y``, of the share of their rows whose largest logit is at that class."""
+    right = (logits.argmax(dim=-1) == y).double()
+    rows = torch.zeros(logits.shape[-1], dtype=torch.float64, device=y.device).index_add(0, y, torch.ones_like(right))
+    hits = torch.zeros_like(rows).index_add(0, y, right)
+    return (hits[rows > 0] / rows[rows > 0]).mean().item()
+
+
 def micro_f1(logits: Tensor, y: Tensor) -> float:
     """Micro-averaged F1 over all rows and labels; a label is predicted at probability 0.5 (logit 0).
 
@@ -55,7 +79,7 @@ def micro_f1(logits: Tensor, y: Tensor) -> float:
 
 
 TASKS: dict[str, Task] = {
-    "multiclass": Task("multiclass", "node", F.cross_entropy, accuracy),
+    "multiclass": Task("multiclass", "node", F.cross_entropy, accuracy, (mean_class_accuracy,)),
     "multilabel": Task("multilabel", "node", F.binary_cross_entropy_with_logits, micro_f1, multilabel=True),
-    "graph-multiclass": Task("graph-multiclass", "graph", F.cross_entropy, accuracy),
+    "graph-multiclass": Task("graph-multiclass", "graph", F.cross_entropy, accuracy, (mean_class_accuracy,)),
 }

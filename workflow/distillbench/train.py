@@ -6,6 +6,7 @@ hand it data from which they are removed.
 
 import hashlib
 import io
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from distillbench.config import Training
+from distillbench.config import USUAL, Evaluation, Training
 from distillbench.data import GraphData, Split
 from distillbench.inputs import Batch, Inputs, TeacherOutputs, predict
 from distillbench.method import Context, Method
@@ -86,13 +87,16 @@ def fit(
     seed: int,
     teacher: TeacherOutputs | None = None,
     distill_nodes: Literal["all", "train"] = "all",
+    evaluation: Evaluation = USUAL,
+    train_projectors: bool = True,
     run_seconds: float = float("inf"),
     checkpointing: Checkpointing | None = None,
     progress: Progress = silent,
 ) -> Fit:
     """Train ``model`` (and the method's projectors) and leave the weights of the best validation epoch in it.
 
-    The epoch with the highest validation metric is kept, the earliest of several. Deterministic for a seed on a CPU
+    The epoch with the highest validation metric is kept, the earliest of several, unless ``evaluation`` selects
+    otherwise; a row of the history has a ``val`` only where there was an evaluation. Deterministic for a seed on a CPU
     with a fixed number of threads. ``progress`` gets each epoch's row of the history and the best epoch so far.
 
     Raises:
@@ -100,10 +104,9 @@ def fit(
     """
     task = inputs.data.task
     step_inputs = _Steps(inputs, method, split, teacher, distill_nodes)
-    optimiser = torch.optim.Adam(
-        [*model.parameters(), *method.parameters()], lr=training.learning_rate, weight_decay=training.weight_decay
-    )
-    random = {"batches": generator(seed, "batches"), "method": generator(seed, "method")}
+    trained = [*model.parameters(), *(method.parameters() if train_projectors else [])]
+    optimiser = torch.optim.Adam(trained, lr=training.learning_rate, weight_decay=training.weight_decay)
+    random = {scope: generator(seed, scope) for scope in ("batches", "augment", "method")}
     torch.manual_seed(derive(seed, "dropout"))
     state = _State(model, method, optimiser, random)
     if checkpointing:
@@ -112,11 +115,12 @@ def fit(
 
     while state.epoch < training.epochs and not _patience_over(state, training):
         state.epoch += 1
+        optimiser.param_groups[0]["lr"] = _learning_rate(training, state.epoch)
         model.train()
         method.train()
         sums: dict[str, float] = {}
         steps = 0
-        for batch in inputs.shuffled(split.train, random["batches"]):
+        for batch in inputs.shuffled(split.train, random["batches"], random["augment"]):
             terms = step_inputs.terms(model(batch.graph, batch.x), batch, state.epoch, random["method"])
             loss = torch.stack(list(terms.values())).sum()
             values = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
@@ -131,15 +135,18 @@ def fit(
             if time.monotonic() - begun > run_seconds:
                 late = f"more than {run_seconds:g} s, in epoch {state.epoch} of {training.epochs}"
                 raise OutOfTimeError(late, state.history)
-        logits, y = predict(model, inputs.ordered(split.val))
-        if not logits.isfinite().all():
-            raise DivergedError(
-                f"epoch {state.epoch}: predictions on the validation part are not finite", state.history
-            )
+        val = {}
+        if _is_evaluated(state.epoch, training, evaluation):
+            predictions = predict(model, inputs.ordered(split.val))
+            if not all(logits.isfinite().all() for logits, _ in predictions):
+                raise DivergedError(
+                    f"epoch {state.epoch}: predictions on the validation part are not finite", state.history
+                )
+            val = {"val": task.score(predictions, evaluation)}
         state.seconds = time.monotonic() - begun
         means = {name: total / steps for name, total in sums.items()}
-        row = {"epoch": state.epoch, "seconds": round(state.seconds, 4), **means, "val": task.metric(logits, y)}
-        state.note(row, model)
+        row = {"epoch": state.epoch, "seconds": round(state.seconds, 4), **means, **val}
+        state.note(row, model, evaluation)
         progress(row, state.best_epoch)
         if checkpointing and time.monotonic() - saved > checkpointing.every:
             state.save(checkpointing)
@@ -147,6 +154,16 @@ def fit(
 
     model.load_state_dict(state.best_weights)
     return Fit(state.history, state.best_epoch, state.best_val, state.seconds)
+
+
+def _learning_rate(training: Training, epoch: int) -> float:
+    fall = 1.0 if training.schedule == "constant" else (1 + math.cos(math.pi * (epoch - 1) / training.epochs)) / 2
+    return training.learning_rate * fall
+
+
+def _is_evaluated(epoch: int, training: Training, evaluation: Evaluation) -> bool:
+    due = (epoch - 1) % evaluation.validate_every == 0
+    return due or (evaluation.selection == "last" and epoch == training.epochs)
 
 
 def _patience_over(state: "_State", training: Training) -> bool:
@@ -162,13 +179,19 @@ class _State:
         self._parts: dict[str, Any] = {"model": model, "method": method, "optimiser": optimiser}
         self._random = random
         self.epoch, self.best_epoch, self.best_val, self.seconds = 0, 0, -1.0, 0.0
+        self.best_loss = float("inf")  # of the selected epoch
         self.history: list[dict[str, float]] = []
         self.best_weights: dict[str, Tensor] = {}
 
-    def note(self, row: dict[str, float], model: nn.Module) -> None:
+    def note(self, row: dict[str, float], model: nn.Module, evaluation: Evaluation) -> None:
         self.history.append(row)
-        if row["val"] > self.best_val:
-            self.best_val, self.best_epoch = row["val"], self.epoch
+        if "val" not in row:
+            return
+        better = row["val"] > self.best_val
+        if evaluation.selection == "validation-or-loss":
+            better = better or row["loss"] < self.best_loss
+        if better or evaluation.selection == "last":
+            self.best_val, self.best_loss, self.best_epoch = row["val"], row["loss"], self.epoch
             self.best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def save(self, checkpointing: Checkpointing) -> None:

@@ -18,6 +18,7 @@ rule collect:
 rule compare:
     input:
         runs=f"{RESULTS}/tables/runs.parquet",
+        cards=PLAN.cards(),
         sources=PLAN.table_sources(),
     output:
         csv=report(
@@ -34,6 +35,7 @@ rule compare:
         f"{RESULTS}/logs/compare.log",
     params:
         compare=PLAN.config.compare.model_dump(),
+        protocols=PLAN.remarks(),
     script:
         "../scripts/compare.py"
 

@@ -4,6 +4,12 @@ from distillbench.warm import call
 
 call(
     "distillbench.reports:compare",
-    {"runs": snakemake.input.runs, "outputs": dict(snakemake.output), **snakemake.params.compare},
+    {
+        "runs": snakemake.input.runs,
+        "cards": list(snakemake.input.cards),
+        "outputs": dict(snakemake.output),
+        "protocols": snakemake.params.protocols,
+        **snakemake.params.compare,
+    },
     log=snakemake.log[0],
 )
