@@ -18,6 +18,7 @@ include: "workflow/rules/teacher.smk"
 include: "workflow/rules/distill.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/compare.smk"
+include: "workflow/rules/reproduce.smk"
 include: "workflow/rules/track.smk"
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from distillbench.claims import mismatch, read_claims
 from distillbench.config import Pair
 from distillbench.params import TEACHER, suggestion
 from distillbench.plugins import Declaration, PluginError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def problems_of(plan: "Plan") -> list[str]:
     """Everything that is wrong with a config, a sentence each, naming the key, the value and the nearest valid one."""
-    return [*_check_names(plan), *_check_pairs(plan)]
+    return [*_check_names(plan), *_check_pairs(plan), *_check_published(plan)]
 
 
 def _check_names(plan: "Plan") -> list[str]:
@@ -46,6 +47,17 @@ def _check_names(plan: "Plan") -> list[str]:
                 problems += [f"{where}.{key}: unknown method {m!r}{suggestion(m, plan.methods)}" for m in unknown]
             if pair.methods and baseline not in pair.methods:
                 problems.append(f"{where}.methods: the baseline {baseline!r} is not among them")
+    return problems
+
+
+def _check_published(plan: "Plan") -> list[str]:
+    """Pairs to be set beside published results that there are none of."""
+    problems = []
+    for dataset, entry in plan.config.datasets.items():
+        for name, pair in entry.pairs.items():
+            p, file = pair.published, entry.dataset or dataset
+            if p and (problem := mismatch(read_claims(), file, p.teacher, p.student, p.sources, p.methods)):
+                problems.append(f"datasets.{dataset}.pairs.{name}.published: {problem}")
     return problems
 
 

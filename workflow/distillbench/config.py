@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic import ValidationError as PydanticError
 
-from distillbench.params import LayerPairs, Parameters, suggestion
+from distillbench.params import LayerPair, LayerPairs, Parameters, suggestion
 from distillbench.specs import MODELS, ModelSpec
 
 # names become folders: nothing that could leave results/ or confuse a shell
@@ -161,6 +161,22 @@ class Compare(Parameters):
     delta: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
 
+class StructureFigures(Parameters):
+    """What `snakemake structure_figures` draws: distances in feature space from one marked point to all others.
+
+    seed: the run. methods: students beside the teacher. epochs: of the students' training, besides the selected one.
+    graph: which of the test part. node: the marked one (None: chosen). layers: (student, teacher), by default the
+    pair's first, else the last hidden of both.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    methods: Annotated[tuple[Name, ...], Field(min_length=1)] = ("lsp", "supervised")
+    epochs: tuple[PositiveInt, ...] = ()
+    graph: Annotated[int, Field(ge=0)] = 0
+    node: Annotated[int, Field(ge=0)] | None = None
+    layers: LayerPair | None = None
+
+
 class Execution(Parameters):
     """seeds_per_job: seeds trained by one process. run_seconds: time budget of one run; past it the run gets the status
     "timeout". checkpoint_seconds: how often a long run is saved. warm_start: fork jobs from a process that has the
@@ -184,6 +200,7 @@ class Config(Parameters):
     protocol: AnyProtocol = Protocol()
     compare: Compare = Compare()
     execution: Execution = Execution()
+    structure: StructureFigures = StructureFigures()
     profile: bool = True
 
 

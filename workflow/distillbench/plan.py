@@ -284,7 +284,8 @@ class Plan:
 
     def reproduce_sources(self) -> list[str]:
         """Files that the comparison with published results depends on."""
-        return _sources("stats.py", "tables.py", "reproduce.py", "reference/published.csv")
+        names = ("claims.py", "reproduce.py", "reproduction_table.py", "stats.py", "tables.py")
+        return _sources(*names, "reference/published.csv")
 
     def cards(self) -> list[str]:
         """The descriptions of all data sets that can be used here."""

@@ -1,6 +1,6 @@
 """Publish a finished run: copy its tables and figures with their provenance, and put the table into the README.
 
-    python -m distillbench.reference --results results --config config/config.yaml --name default
+    python -m distillbench.publish --results results --config config/config.yaml --name default
 
 Writes ``results/reference/{name}/`` and what stands between the ``<!-- results -->`` marks of README.md; prints where
 the time of the run went. The README's numbers are never typed.
@@ -126,7 +126,7 @@ def _costs(results: Path) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m distillbench.reference", description="Publish a finished run.")
+    parser = argparse.ArgumentParser(prog="python -m distillbench.publish", description="Publish a finished run.")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--config", type=Path, default=Path("config/config.yaml"))
     parser.add_argument("--name", default="default", help="folder below results/reference")
