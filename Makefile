@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config/config.yaml
 RESULTS := $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG)),results)
+PROCESSES ?= 4
+PPI ?= data/ppi24/ppi.zip
 CODE := workflow/distillbench workflow/scripts workflow/envs methods datasets tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: bench test ui smoke format lock clean
+.PHONY: bench test ui smoke gpu-paper format lock clean
 
 bench: $(VENV)/installed  ## set up, run $(CONFIG), say where the results are
 	snakemake --cores all --configfile $(CONFIG)
@@ -29,6 +31,11 @@ test: $(VENV)/installed  ## set up, check style and types, run the tests
 
 ui: $(VENV)/installed  ## browse all runs in MLflow
 	python -m distillbench.tracking ui --results $(RESULTS)
+
+gpu-paper:  ## on a machine with a GPU, torch and PyG: the full PPI-24 teacher and students; PPI=path of ppi.zip
+	@test -f "$(PPI)" || { echo "$(PPI): not found; give it as PPI=path"; exit 1; }
+	@mkdir -p data/ppi24 && { test data/ppi24/ppi.zip -ef "$(PPI)" || ln -sf "$(abspath $(PPI))" data/ppi24/ppi.zip; }
+	PYTHONPATH=workflow python3 -m distillbench.run --config config/gpu-paper.yaml --processes $(PROCESSES) --publish gpu-paper
 
 format: $(VENV)/installed  ## format all code
 	ruff check --fix $(CODE)

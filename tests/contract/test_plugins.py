@@ -106,7 +106,7 @@ from distillbench.plugins import declaration
 for kind, name in {PLUGINS!r}:
     read = declaration(kind, Path({str(ROOT)!r}) / f"{{kind}}s" / f"{{name}}.py")
     read.params()
-print(sorted({{"torch", "torch_geometric", "dgl", "numpy", "sklearn", "mlxtend"}} & set(sys.modules)))
+print(sorted({{"torch", "torch_geometric", "dgl", "numpy", "sklearn", "mlxtend", "h5py"}} & set(sys.modules)))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "workflow")
     assert ran.returncode == 0, ran.stderr
@@ -119,7 +119,7 @@ print(sorted({{"torch", "torch_geometric", "dgl", "numpy", "sklearn", "mlxtend"}
 def test_an_unknown_plugin_is_refused_with_the_nearest_name_and_the_folders():
     with pytest.raises(PluginError, match=r"unknown method 'fitnett': did you mean 'fitnet'\? \(searched: .*methods\)"):
         find("method", "fitnett", [FOLDERS["method"]])
-    with pytest.raises(PluginError, match=r"unknown dataset 'xyz': choose from digits, mnist5k, synthetic"):
+    with pytest.raises(PluginError, match=r"unknown dataset 'xyz': choose from digits, kicad3d, mnist5k, modelnet40, ppi"):
         find("dataset", "xyz", [FOLDERS["dataset"]])
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def changed(*path, value):
     return values
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("file", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_we_ship_is_valid(file):
     values = yaml.safe_load(file.read_text())
     assert make_plan(values, [file], ROOT).cells
@@ -169,3 +170,30 @@ def test_a_plugin_with_the_name_of_another_is_refused(tmp_path):
     (tmp_path / "kd.py").write_text((ROOT / "methods/kd.py").read_text())
     with pytest.raises(ConfigError, match=r"method 'kd' is ambiguous: .*methods/kd\.py, .*/kd\.py"):
         plan(changed("plugins", value=[str(tmp_path)]))
+
+
+@pytest.mark.parametrize(
+    "key, value, expected",
+    [
+        ("methods", ["supervised", "lps"], "pairs.gat.methods: unknown method 'lps': did you mean 'lsp'?"),
+        ("methods", ["lsp"], "pairs.gat.methods: the baseline 'supervised' is not among them"),
+        ("layers", [[3, 0]], "pairs.gat: layers: student layer 3: the student has 1 hidden layers"),
+        ("protocol", "offical", "protocol"),
+        ("protocol", {"selection": "best"}, "pairs.gat.protocol.selection: unknown value 'best'"),
+        ("published", {"teacher": "gat-3l", "student": "gat-5l"}, "pairs.gat.published: "),
+    ],
+)
+def test_a_pairs_own_settings_are_checked(key, value, expected):
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        make_plan(changed(*PAIR, key, value=value), [], ROOT)
+
+
+def test_a_pair_beside_published_results_that_do_not_exist_is_refused():
+    paper = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
+    pair = paper["datasets"]["ppi"]["pairs"]["yang-5l"]
+    pair["published"]["student"] = "gat-5"
+    pair["published"]["methods"] = {"lps": "lsp"}
+    with pytest.raises(ConfigError) as refused:
+        make_plan(paper, ["config/paper.yaml"], ROOT)
+    assert "gat-5l" in str(refused.value)
+    assert "datasets.ppi.pairs.yang-5l.published.methods: unknown method 'lps'" in str(refused.value)

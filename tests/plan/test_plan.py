@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from distillbench import plan as plan_module
+from distillbench.config import OFFICIAL, Protocol
 from distillbench.plan import Cell, make_plan
 
 ROOT = Path(__file__).parents[2]
@@ -78,3 +79,73 @@ def test_the_control_does_not_wait_for_a_teacher():
     plan = planned()
     assert not plan.needs_teacher("supervised")
     assert all(plan.needs_teacher(method) for method in ("kd", "fitnet", "at", "lsp"))
+
+
+def paper_plan(file="paper"):
+    return make_plan(yaml.safe_load((ROOT / f"config/{file}.yaml").read_text()), [], ROOT)
+
+
+def test_a_pair_runs_its_own_methods_only():
+    plan = paper_plan()
+    official = Cell("ppi", "pyg", "yang-5l-official")
+    assert plan.methods_of(official) == ["supervised", "lsp-official"]
+    files = [file for file in plan.shard_files() if "/yang-5l-official/" in file and "/pyg/" in file]
+    assert len(files) == 3 * 10  # with the teacher, a seed a job
+    assert plan.runs == 2 * 10 * sum(1 + n for n in (6, 2, 5, 5, 5))
+
+
+def test_a_pairs_layers_are_those_of_methods_that_take_layers_and_say_none():
+    plan = paper_plan()
+    cell = Cell("ppi", "dgl", "yang-5l")
+    for method in ("fitnet", "at", "lsp", "lsp-official"):
+        assert plan.student_params(cell, method, 0)["method"]["params"]["layers"] == [[2, -1]]
+    assert "layers" not in plan.student_params(cell, "kd", 0)["method"]["params"]
+    layers = paper_plan("ablations/layers")
+    cell = Cell("ppi", "pyg", "yang-5l")
+    assert layers.student_params(cell, "lsp-two-pairs", 0)["method"]["params"]["layers"] == [[0, 0], [-1, -1]]
+
+
+def test_a_pairs_protocol_is_that_of_its_runs_and_is_said_in_the_tables():
+    plan = paper_plan()
+    usual, official = (
+        plan.student_params(Cell("ppi", "pyg", p), "lsp-official", 0) for p in ("yang-5l", "yang-5l-official")
+    )
+    assert usual["protocol"] == Protocol().model_dump()
+    assert official["protocol"] == Protocol(**OFFICIAL).model_dump()
+    teachers = [plan.teacher_params(Cell("ppi", "pyg", p), 0)["protocol"] for p in ("yang-5l", "yang-5l-official")]
+    assert teachers[0]["teacher_selection"] == "validation"
+    assert teachers[1] == {"decision": "logit", "score": "batches", "teacher_selection": "last", "validate_every": 10}
+    (remark,) = plan.remarks()
+    assert remark.startswith("ppi, yang-5l-official:")
+    assert all(f"{key}: {value}" in remark for key, value in OFFICIAL.items())
+
+
+def test_what_concerns_students_only_does_not_retrain_teachers():
+    cell = Cell("digits", "pyg", "gat")
+    before, after = planned(), planned(protocol={"distill_nodes": "train", "train_projectors": False})
+    assert before.teacher_params(cell, 0) == after.teacher_params(cell, 0)
+    assert before.student_params(cell, "kd", 0) != after.student_params(cell, "kd", 0)
+
+
+def test_each_oddity_of_the_released_code_is_turned_on_by_itself_once():
+    plan = paper_plan("ablations/official")
+    protocols = {cell.pair: plan.protocol(plan.pair(cell)).model_dump() for cell in plan.cells}
+    usual = protocols.pop("loss")
+    assert usual == Protocol().model_dump()
+    assert protocols.pop("official") == {**usual, **OFFICIAL}
+    switched = [{k: v for k, v in protocol.items() if v != usual[k]} for protocol in protocols.values()]
+    assert sorted(switched, key=str) == sorted(({key: value} for key, value in OFFICIAL.items()), key=str)
+    lsp = plan.method_params("lsp").model_dump()
+    official = plan.method_params("lsp-official").model_dump()
+    variants = {
+        m: plan.method_params(m).model_dump() for m in plan.methods if m.startswith("lsp-") and m != "lsp-official"
+    }
+    one_at_a_time = {m: {k for k, v in params.items() if v != lsp[k]} for m, params in variants.items()}
+    assert one_at_a_time == {
+        "lsp-kernel": {"kernel"},
+        "lsp-direction": {"direction"},
+        "lsp-weight": {"weight"},
+        "lsp-schedule": {"until_epoch"},
+    }
+    assert variants["lsp-weight"]["weight"] == official["weight"]
+    assert variants["lsp-schedule"]["until_epoch"] == official["until_epoch"]

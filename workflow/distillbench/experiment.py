@@ -6,6 +6,7 @@ What a seed fixes (split, teacher, initial weights, batch order) depends neither
 import ctypes
 import io
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ class Experiment:
         self.backend = get_backend(params["backend"])
         self.device = self.backend.device()
         if self.device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it only
             torch.use_deterministic_algorithms(True, warn_only=True)
         self.data = read_data(data_folder)
         plugin = load("dataset", Path(params["dataset_file"]))

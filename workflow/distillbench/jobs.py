@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from distillbench.backends import BackendUnavailableError
 from distillbench.params import TEACHER
-from distillbench.plan import Cell, Paths, hyperparameters
+from distillbench.plan import Cell, Paths, hyperparameters, without_path
 from distillbench.record import (
     Record,
     RecordError,
@@ -142,6 +142,7 @@ class Job:
 
     def _key(self, seed: int, teacher: Record | None) -> str:
         decides = {name: self.params[name] for name in _DECIDES if name in self.params}
+        decides["dataset_params"] = without_path(decides["dataset_params"])
         if not teacher:
             decides.pop("teacher_model", None)
         method = self.params.get("method", {}).get("params")

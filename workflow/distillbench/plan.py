@@ -253,6 +253,12 @@ class Plan:
         """The plug-in file of a data set."""
         return _relative(self.dataset_declaration(dataset).path)
 
+    def data_files(self, dataset: str) -> list[str]:
+        """The file a data set is read from, where its parameters name one that is there."""
+        path = getattr(self.dataset_params(dataset), "path", None)
+        file = Path(path).expanduser() if path else None
+        return [_relative(file)] if file and file.is_file() else []
+
     def data_sources(self) -> list[str]:
         """Source files that every data set depends on."""
         return _sources(*DATA_SOURCES)
@@ -369,8 +375,13 @@ def hyperparameters(params: dict[str, Any]) -> dict[str, Any]:
         "training": params["training"],
         "method": params.get("method", {}).get("params", {}),
         "protocol": params["protocol"],
-        "dataset": params["dataset_params"],
+        "dataset": without_path(params["dataset_params"]),
     }
+
+
+def without_path(dataset_params: dict[str, Any]) -> dict[str, Any]:
+    """A data set's parameters but for where its files are: what they hold is known by the data's digest."""
+    return {key: value for key, value in dataset_params.items() if key != "path"}
 
 
 def _sources(*names: str) -> list[str]:

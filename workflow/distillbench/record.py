@@ -123,12 +123,18 @@ def environment(backend: str | None, device: str, threads: int) -> dict[str, Any
     """Versions and machine of this process, as stored in a record."""
     packages = {"pyg": "torch-geometric", "dgl": "dgl"}
     names = ["torch", *([packages[backend]] if backend else [])]
+    gpu = {}
+    if device.startswith("cuda"):
+        import torch
+
+        gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "device": device,
         "threads": threads,
+        **gpu,
         **{name: metadata.version(name).split("+")[0] for name in names},
     }
 

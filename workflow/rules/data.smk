@@ -1,6 +1,7 @@
 rule dataset:
     input:
         plugin=lambda wildcards: PLAN.dataset_file(wildcards.dataset),
+        files=lambda wildcards: PLAN.data_files(wildcards.dataset),
         sources=PLAN.data_sources(),
     output:
         arrays=f"{RESULTS}/data/{{dataset}}/data.npz",

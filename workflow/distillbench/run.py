@@ -1,0 +1,353 @@
+"""Train what a config asks for, or a part of it, without Snakemake: on a lent GPU, or as a trial of a large model.
+
+    python -m distillbench.run --config config/gpu-paper.yaml --processes 4 --publish gpu-paper
+    python -m distillbench.run --config config/gpu-paper.yaml --methods teacher --seeds 0 --epochs 2 --results trial
+
+The jobs are those of the DAG, with its parameters, keys and folders: a later ``snakemake`` with the same config finds
+every finished seed and trains none again. A GPU is used where PyTorch finds one; its jobs share it. What is needed:
+torch, torch-geometric, numpy, pydantic, filelock, PyYAML; and ``PYTHONPATH=workflow`` where the package is not
+installed.
+"""
+
+import argparse
+import contextlib
+import json
+import re
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distillbench.config import ConfigError
+from distillbench.jobs import FINISHED
+from distillbench.params import TEACHER, suggestion
+from distillbench.plan import PACKAGE, Cell, Plan, make_plan
+from distillbench.record import file_digest, utc_now, write_atomically
+from distillbench.workers import Facts, Task, run
+
+ROOT = PACKAGE.parents[1]  # the folder of methods/ and datasets/
+REFERENCE = Path("results/reference")
+
+
+# what to do
+
+
+def read_plan(options: argparse.Namespace, settings: Sequence[str]) -> Plan:
+    """The plan of the config file with what the options change. Raises ConfigError."""
+    try:
+        values = yaml.safe_load(options.config.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{options.config}: cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{options.config}: not a config: no keys")
+    for setting in settings:
+        key, found, text = setting.partition("=")
+        if not found:
+            raise ConfigError(f"--set {setting}: must be KEY=VALUE")
+        try:
+            _place(values, key.split("."), yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {setting}: {error}") from None
+    own_results = values.get("results", "results")
+    if options.results:
+        values["results"] = str(options.results)
+    plan = make_plan(values, [options.config], ROOT)
+    if not options.epochs:
+        return plan
+    if not options.results or options.results.resolve() == Path(own_results).resolve():
+        raise ConfigError(f"--epochs is for a trial: give it a folder other than {own_results!r}, by --results")
+    for name, entry in plan.config.datasets.items():
+        for pair_name, pair in entry.pairs.items():
+            for key, training in (("training", pair.training), ("teacher_training", pair.teacher_training)):
+                if training:
+                    keys = ["datasets", name, "pairs", pair_name, key, "epochs"]
+                    _place(values, keys, min(options.epochs, training.epochs))
+    return make_plan(values, [options.config], ROOT)
+
+
+def _place(values: dict[str, Any], keys: Sequence[str], value: object) -> None:
+    """Set a nested value. What is on the way is copied: YAML's aliases share it with other entries."""
+    for key in keys[:-1]:
+        below = values.get(key)
+        if not (below is None or isinstance(below, dict)):
+            raise ConfigError(f"{'.'.join(keys)}: {key!r} is {below!r}, nothing can be set below it")
+        values[key] = dict(below or {})
+        values = values[key]
+    values[keys[-1]] = value
+
+
+def select(plan: Plan, options: argparse.Namespace) -> list[Task]:
+    """The jobs of the selected cells, methods and seeds: data sets, then teachers (also those only needed), students.
+
+    Raises ConfigError where a name is unknown, a library is missing or nothing is selected.
+    """
+    datasets = _chosen("datasets", options.datasets, plan.config.datasets)
+    pairs = _chosen("pairs", options.pairs, sorted({cell.pair for cell in plan.all_cells}))
+    backends = _chosen("backends", options.backends, plan.config.backends)
+    methods = _chosen("methods", options.methods, (TEACHER, *plan.methods))
+    seeds = _chosen("seeds", options.seeds, range(plan.config.seeds))
+    for backend in set(options.backends or ()) & set(plan.missing):
+        raise ConfigError(f"--backends {backend}: {plan.missing[backend]}")
+    cells = [c for c in plan.cells if c.dataset in datasets and c.backend in backends and c.pair in pairs]
+    teachers: dict[str, Task] = {}
+    students: list[Task] = []
+    for cell in cells:
+        for shard in plan.shards:
+            some = [seed for seed in plan.seeds(shard) if seed in seeds]
+            if not some:
+                continue
+            params = {**plan.teacher_params(cell, shard), "seeds": some}
+            sources = plan.teacher_sources(cell.dataset, cell.backend)
+            teacher = _training(plan, cell, TEACHER, shard, params, sources)
+            if TEACHER in methods:
+                teachers[teacher.name] = teacher
+            for method in plan.methods_of(cell):
+                if method not in methods:
+                    continue
+                params = {**plan.student_params(cell, method, shard), "seeds": some}
+                needs = [teacher.name] if params["method"]["needs_teacher"] else []
+                teachers |= dict.fromkeys(needs, teacher)
+                sources = plan.student_sources(cell.dataset, cell.backend, method)
+                students.append(_training(plan, cell, method, shard, params, sources, needs))
+    if not teachers and not students:
+        reasons = "; ".join(plan.missing.values()) or "the pairs named do not have the methods named"
+        raise ConfigError(f"nothing is selected: {reasons}")
+    used = {task.arguments["params"]["dataset"]: None for task in (*teachers.values(), *students)}
+    return [*[_data(plan, dataset) for dataset in used], *teachers.values(), *students]
+
+
+def _chosen(option: str, asked: Sequence[Any] | None, known: Any) -> Any:
+    for name in asked or ():
+        if name not in known:
+            raise ConfigError(f"--{option}: unknown {name!r}{suggestion(name, map(str, known))}")
+    return asked or known
+
+
+def _data(plan: Plan, dataset: str) -> Task:
+    plugin, results = plan.dataset_file(dataset), str(plan.paths.root)
+    arguments = {"results": results, "file": plugin, **plan.data_params(dataset), "sources": plan.data_sources()}
+    name = _data_name(dataset)
+    return Task(name, arguments, (), plan.paths.data(dataset) / "data.json", _log(plan, name))
+
+
+def _training(
+    plan: Plan,
+    cell: Cell,
+    method: str,
+    shard: int,
+    params: dict[str, Any],
+    sources: list[str],
+    needs: Sequence[str] = (),
+) -> Task:
+    """A shard's job, as the rules of the DAG would start it."""
+    arguments = {
+        "results": str(plan.paths.root),
+        "shard": shard,
+        "params": params,
+        "sources": sources,
+        "execution": plan.config.execution.model_dump(),
+        "planned_runs": plan.runs,
+    }
+    name = "/".join((*cell, method, str(shard)))
+    file = plan.paths.shard(cell, method, shard)
+    return Task(name, arguments, (_data_name(cell.dataset), *needs), file, _log(plan, name), tuple(params["seeds"]))
+
+
+def _data_name(dataset: str) -> str:
+    return f"data/{dataset}"
+
+
+def _log(plan: Plan, name: str) -> Path:
+    return plan.paths.root / "logs/run" / f"{name}.log"
+
+
+# what is told
+
+
+def write_report(path: Path, facts: Facts, results: dict[str, Facts], known: set[str]) -> dict[str, Facts]:
+    """Write ``run.json``; returns the entries of its jobs.
+
+    A job that had nothing left to train keeps the entry of the call that trained it.
+    """
+    earlier: Facts = {}
+    with contextlib.suppress(OSError, ValueError):
+        earlier = json.loads(path.read_text())
+    jobs = {name: entry for name, entry in earlier.get("jobs", {}).items() if name in known}
+    for name, result in results.items():
+        entry = {key: value for key, value in result.items() if key != "summary" or result["state"] != "done"}
+        if entry.get("trained") == 0 and "seconds_per_epoch" in jobs.get(name, {}):
+            entry = {**jobs[name], "seeds": entry["seeds"], "statuses": entry["statuses"], "state": "done"}
+        jobs[name] = entry
+    environments = [jobs[name]["environment"] for name in jobs if jobs[name].get("environment")]
+    content = {
+        **facts,
+        "states": dict(Counter(result["state"] for result in results.values())),
+        "statuses": dict(sum((Counter(entry.get("statuses", {})) for entry in jobs.values()), Counter())),
+        "environments": [json.loads(text) for text in sorted({json.dumps(e, sort_keys=True) for e in environments})],
+        "jobs": jobs,
+    }
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
+    return jobs
+
+
+def table(jobs: dict[str, Facts]) -> str:
+    """What each job cost."""
+    rows: list[tuple[str, ...]] = [("job", "state", "trained", "seconds", "s/epoch", "peak MB", "CUDA MB")]
+    columns = ("state", "trained", "seconds", "seconds_per_epoch", "peak_memory_mb", "peak_cuda_memory_mb")
+    for name, entry in jobs.items():
+        values = [entry.get(column) for column in columns]
+        rows.append((name, *["-" if value is None else str(value) for value in values]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
+    return "\n".join("  ".join(row) for row in aligned)
+
+
+def publish(root: Path, folder: Path, tasks: Sequence[Task], results: dict[str, Facts]) -> str:
+    """Copy records, histories and run.json, no weights, of the jobs that are done. Raises ConfigError if none is."""
+    done = [task for task in tasks if task.seeds and results.get(task.name, {}).get("state") == "done"]
+    if not any(results[task.name]["statuses"].get(status) for task in done for status in FINISHED):
+        raise ConfigError(f"nothing is published to {folder}: no run is finished")
+    files = [root / "run.json"]
+    for task in done:
+        files += [task.file, *[task.file.parent / f"seed-{seed}.json" for seed in task.seeds]]
+        files += [task.file.parent / f"seed-{seed}.history.csv" for seed in task.seeds]
+    for file in files:
+        target = folder / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    return f"{len(files)} files of {len(done)} jobs are in {folder}"
+
+
+def _withdraw(options: argparse.Namespace, plan: Plan, tasks: Sequence[Task]) -> None:
+    """Remove files of records that are not what the config by itself asks for (``--seeds``, ``--set``).
+
+    Snakemake would take them for finished, and miss the other seeds. The seeds' own records stay, and are found.
+    """
+    asked: dict[str, dict[str, Any]] = {}
+    with contextlib.suppress(ConfigError):  # a config that cannot run without --set
+        asked = read_plan(options, []).expected()
+    written = plan.expected()
+    for task in tasks:
+        if task.seeds and asked.get(str(task.file)) != {**written[str(task.file)], "seeds": list(task.seeds)}:
+            task.file.unlink(missing_ok=True)
+
+
+# the command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _options(given)
+    try:
+        plan = read_plan(options, options.set)
+        tasks = select(plan, options)
+    except ConfigError as error:
+        print(f"The command cannot run.\n{error}", file=sys.stderr)
+        return 2
+    runs = sum(len(task.seeds) for task in tasks)
+    if options.list:
+        for task in tasks:
+            seeds = f"  seeds {', '.join(map(str, task.seeds))}" if task.seeds else ""
+            print(f"{task.name}{seeds}{'  after ' if task.needs else ''}{', '.join(task.needs)}")
+        print(f"{len(tasks)} jobs, {runs} runs")
+        return 0
+
+    begun, started, caught = time.monotonic(), utc_now(), list[int]()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: caught.append(number))
+    print(
+        f"{len(tasks)} jobs, {runs} runs, {options.processes} at a time; logs: {plan.paths.root}/logs/run", flush=True
+    )
+    for backend in set(plan.missing) - set(options.backends or ()):
+        print(f"{plan.missing[backend]}: its cells are left out", flush=True)
+    ended: list[str] = []
+
+    def tell(task: Task, facts: Facts) -> None:
+        ended.append(task.name)
+        text = facts["summary"]
+        if facts["state"] != "done":
+            log = f"; see {task.log}" if facts["state"] == "failed" else ""
+            text = f"{task.name}: {facts['state']}: {text}{log}"
+        elapsed = timedelta(seconds=int(time.monotonic() - begun))
+        print(f"{len(ended)} of {len(tasks)} jobs, {elapsed}: {text}", flush=True)
+
+    results = run(tasks, options.processes, caught, tell)
+    everything = argparse.Namespace(datasets=None, pairs=None, backends=None, methods=None, seeds=None)
+    known = {task.name for task in (*tasks, *select(plan, everything))}
+    facts = {
+        "command": shlex.join(["python", "-m", "distillbench.run", *given]),
+        "config": {"file": str(options.config), "sha256": file_digest(options.config)},
+        "started": started,
+        "ended": utc_now(),
+        "seconds": round(time.monotonic() - begun, 1),
+        "processes": options.processes,
+    }
+    report = plan.paths.root / "run.json"
+    jobs = write_report(report, facts, results, known)
+    print(f"\n{table({name: jobs[name] for name in ended})}\n\n{report}")
+    status = 0 if all(result["state"] == "done" for result in results.values()) else 1
+    if caught:
+        print("Stopped. Finished seeds are kept; the same command goes on from there.")
+        status = 128 + caught[0]
+    elif options.publish:
+        try:
+            print(publish(plan.paths.root, REFERENCE / options.publish, tasks, results))
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            status = 1
+    _withdraw(options, plan, tasks)
+    return status
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m distillbench.run", description="Train without Snakemake.")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE")
+    for name in ("datasets", "pairs", "backends", "methods"):
+        teacher = "; teacher: the teachers alone" if name == "methods" else ""
+        parser.add_argument(f"--{name}", nargs="+", metavar="NAME", help=f"these only (default: all{teacher})")
+    parser.add_argument("--seeds", nargs="+", type=_seeds, metavar="SEEDS", help="these only, such as 0-9, or 3")
+    parser.add_argument("--processes", type=_positive, default=1, metavar="N", help="jobs at a time (default: 1)")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="instead of the config's folder")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the config: datasets.ppi24.params.path=…",
+    )
+    parser.add_argument("--epochs", type=_positive, metavar="N", help="a trial: N epochs at most; needs --results")
+    parser.add_argument("--publish", metavar="NAME", help=f"copy the records to {REFERENCE}/NAME in the end")
+    parser.add_argument("--list", action="store_true", help="list the jobs, and do nothing")
+    options = parser.parse_args(arguments)
+    options.seeds = sorted({seed for seeds in options.seeds for seed in seeds}) if options.seeds else None
+    if options.publish and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", options.publish):
+        parser.error(f"--publish: {options.publish!r} is not a name for a folder")
+    if options.publish and options.epochs:
+        parser.error("--publish: a trial (--epochs) is not a result")
+    return options
+
+
+def _seeds(text: str) -> list[int]:
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a seed nor a range such as 0-9")
+    return list(range(int(found[1]), int(found[2] or found[1]) + 1))
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"0*[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
