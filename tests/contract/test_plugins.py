@@ -119,7 +119,7 @@ print(sorted({{"torch", "torch_geometric", "dgl", "numpy", "sklearn", "mlxtend",
 def test_an_unknown_plugin_is_refused_with_the_nearest_name_and_the_folders():
     with pytest.raises(PluginError, match=r"unknown method 'fitnett': did you mean 'fitnet'\? \(searched: .*methods\)"):
         find("method", "fitnett", [FOLDERS["method"]])
-    with pytest.raises(PluginError, match=r"unknown dataset 'xyz': choose from digits, kicad3d, mnist5k, modelnet40, ppi"):
+    with pytest.raises(PluginError, match=r"unknown dataset 'xyz': choose from digits, kicad3d, mnist5k, "):
         find("dataset", "xyz", [FOLDERS["dataset"]])
 
 

@@ -65,7 +65,8 @@ def compare(
     comparison = stats.compare(frame, baseline=baseline, alpha=alpha)
     csv, html, tex, markdown = (Path(outputs[name]) for name in ("csv", "html", "tex", "markdown"))
     equivalence = stats.equivalence(frame, delta=delta)
-    remarks = [*_origins_in_words(cards), *protocols, *_equivalence_in_words(equivalence, delta), stats.across_cells(frame).sentence]
+    remarks = [*_origins_in_words(cards), *protocols, *_equivalence_in_words(equivalence, delta)]
+    remarks.append(stats.across_cells(frame).sentence)
     tables.write_comparison(comparison, csv=csv, html=html, tex=tex, markdown=markdown, alpha=alpha, remarks=remarks)
     tables.write_equivalence(equivalence, Path(outputs["equivalence"]))
     students = comparison[comparison["verdict"] != "control"]
