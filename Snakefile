@@ -19,6 +19,7 @@ include: "workflow/rules/distill.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/reproduce.smk"
+include: "workflow/rules/structure.smk"
 include: "workflow/rules/track.smk"
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from distillbench import run, workers
 from distillbench.config import ConfigError
-from distillbench.plan import Paths
+from distillbench.paths import Paths
 from distillbench.record import read_record, read_shard
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ import yaml
 
 from distillbench import plan as plan_module
 from distillbench.config import OFFICIAL, Protocol
-from distillbench.plan import Cell, make_plan
+from distillbench.paths import Cell
+from distillbench.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "config/config.yaml").read_text())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def problems_of(plan: "Plan") -> list[str]:
     """Everything that is wrong with a config, a sentence each, naming the key, the value and the nearest valid one."""
-    return [*_check_names(plan), *_check_pairs(plan), *_check_published(plan)]
+    return [*_check_names(plan), *_check_pairs(plan), *_check_published(plan), *_check_structure(plan)]
 
 
 def _check_names(plan: "Plan") -> list[str]:
@@ -59,6 +59,26 @@ def _check_published(plan: "Plan") -> list[str]:
             if p and (problem := mismatch(read_claims(), file, p.teacher, p.student, p.sources, p.methods)):
                 problems.append(f"datasets.{dataset}.pairs.{name}.published: {problem}")
     return problems
+
+
+def _check_structure(plan: "Plan") -> list[str]:
+    """What the figures of the feature space ask for and there is not."""
+    drawn, seeds = plan.config.structure, plan.config.seeds
+    if "structure" not in plan.config.model_fields_set:
+        return []
+    problems = []
+    if drawn.seed >= seeds:
+        problems.append(f"structure.seed: {drawn.seed}: there are {seeds} seeds, the last is {seeds - 1}")
+    if problems or drawn.layers is None:
+        return problems
+    for cell in plan.structure_cells():
+        pair = plan.pair(cell)
+        for role, index in drawn.layers._asdict().items():
+            depth = len(getattr(pair, role).hidden_dims)
+            if not -depth <= index < depth:
+                where = f"the {role} of datasets.{cell.dataset}.pairs.{cell.pair}"
+                problems.append(f"structure.layers: {role} layer {index}: {where} has {depth} hidden layers")
+    return list(dict.fromkeys(problems))
 
 
 def _check_pairs(plan: "Plan") -> list[str]:

@@ -19,7 +19,8 @@ from filelock import FileLock
 
 from distillbench.backends import BackendUnavailableError
 from distillbench.params import TEACHER
-from distillbench.plan import Cell, Paths, hyperparameters, without_path
+from distillbench.paths import Cell, Paths
+from distillbench.plan import hyperparameters, without_path
 from distillbench.record import (
     Record,
     RecordError,

@@ -1,18 +1,19 @@
 """The plan: which runs a config asks for, where their files are, and what each depends on. Imports no torch.
 
-The DAG asks the plan for everything it needs to know; the paths of results are defined here and nowhere else.
+The DAG asks the plan for everything it needs to know.
 """
 
 import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from distillbench.backends import missing_reason
 from distillbench.checks import problems_of
 from distillbench.config import Config, ConfigError, DatasetConfig, Pair, Protocol, name_files, read_config
 from distillbench.params import METRICS, TEACHER
+from distillbench.paths import Cell, Paths
 from distillbench.plugins import Declaration, declaration, find
 from distillbench.record import digest
 
@@ -33,43 +34,6 @@ MODEL_SOURCES = (
     "experiment.py",
 )
 METHOD_SOURCES = ("structure.py",)
-
-
-class Cell(NamedTuple):
-    """What is compared within one row group of the tables: a pair on a data set with a library."""
-
-    dataset: str
-    backend: str
-    pair: str
-
-
-class Paths:
-    """Where everything is, below the results folder."""
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-
-    def data(self, dataset: str) -> Path:
-        """Folder of a data set: data.npz, data.json."""
-        return self.root / "data" / dataset
-
-    def runs(self, cell: Cell, method: str) -> Path:
-        """Folder of the runs of one method, or of the teacher: seed-*.json, .history.csv, .pt; records-*.json."""
-        if method == TEACHER:
-            return self.root / "teachers" / Path(*cell)
-        return self.root / "runs" / Path(*cell) / method
-
-    def shard(self, cell: Cell, method: str, shard: int) -> Path:
-        """The file the DAG declares for one job: the records of its seeds."""
-        return self.runs(cell, method) / f"records-{shard}.json"
-
-    def records(self) -> list[Path]:
-        """The records of all seeds that there are."""
-        return [*self.root.glob("teachers/*/*/*/seed-*.json"), *self.root.glob("runs/*/*/*/*/seed-*.json")]
-
-    def profile(self, cell: Cell, role: str) -> Path:
-        """A model's runtime profile."""
-        return self.root / "profiles" / Path(*cell) / f"{role}.json"
 
 
 class Plan:
@@ -168,6 +132,19 @@ class Plan:
         names = [f"{dataset}.{ending}" for dataset in self.config.datasets for ending in ("png", "svg")]
         return [str(self.paths.root / "figures" / name) for name in names]
 
+    def structure_cells(self) -> list[Cell]:
+        """The cells whose features are drawn: those with every method that is to be drawn."""
+        return [cell for cell in self.cells if set(self.config.structure.methods) <= set(self.methods_of(cell))]
+
+    def structure_files(self) -> list[str]:
+        """One figure of the feature space per cell, in two formats. Raises ConfigError where there is none to draw."""
+        names = ["-".join(cell) for cell in self.structure_cells()]
+        if not names:
+            wanted = ", ".join(self.config.structure.methods)
+            raise ConfigError(f"{name_files(self.files)}:\n  structure.methods: no pair is run with all of: {wanted}")
+        folder = self.paths.root / "figures" / "structure"
+        return [str(folder / f"{name}.{ending}") for name in names for ending in ("png", "svg")]
+
     @property
     def runs(self) -> int:
         """Number of runs: a teacher and all students for each seed of each cell."""
@@ -252,6 +229,35 @@ class Plan:
     def dataset_file(self, dataset: str) -> str:
         """The plug-in file of a data set."""
         return _relative(self.dataset_declaration(dataset).path)
+
+    def structure_inputs(self, cell: Cell) -> list[str]:
+        """The shards that have the seed which is drawn: of the teacher, then of each student."""
+        methods = (TEACHER, *self.config.structure.methods)
+        return [str(self.paths.shard(cell, method, self._structure_shard)) for method in methods]
+
+    def structure_params(self, cell: Cell) -> dict[str, Any]:
+        """Which features are drawn, and everything that decides the runs they are of."""
+        drawn, pair = self.config.structure, self.pair(cell)
+        matched = getattr(self.method_params(drawn.methods[0], pair), "layers", None) or pair.layers or [(-1, -1)]
+        return {
+            "seed": drawn.seed,
+            "graph": drawn.graph,
+            "node": drawn.node,
+            "epochs": list(drawn.epochs),
+            "layers": list(drawn.layers or matched[0]),
+            "teacher": self.teacher_params(cell, self._structure_shard),
+            "students": {name: self.student_params(cell, name, self._structure_shard) for name in drawn.methods},
+        }
+
+    @property
+    def _structure_shard(self) -> int:
+        return self.config.structure.seed // self.config.execution.seeds_per_job
+
+    def structure_sources(self, cell: Cell) -> list[str]:
+        """Source files that a figure of the feature space depends on."""
+        names = ("figures.py", "structure_panels.py", "structure_figures.py")
+        methods = [self.method_file(method) for method in self.config.structure.methods]
+        return [*self.teacher_sources(cell.dataset, cell.backend), *_sources(*METHOD_SOURCES, *names), *methods]
 
     def data_files(self, dataset: str) -> list[str]:
         """The file a data set is read from, where its parameters name one that is there."""

@@ -27,7 +27,7 @@ from distillbench.inputs import Inputs
 from distillbench.method import Dims, TaskLossOnly
 from distillbench.models import GNN, Output, count_parameters, initialise
 from distillbench.params import Parameters
-from distillbench.plan import Paths
+from distillbench.paths import Paths
 from distillbench.plugins import load
 from distillbench.record import environment, utc_now, write_atomically
 from distillbench.specs import GATSpec, ModelSpec

@@ -29,7 +29,8 @@ import yaml
 from distillbench.config import ConfigError
 from distillbench.jobs import FINISHED
 from distillbench.params import TEACHER, suggestion
-from distillbench.plan import PACKAGE, Cell, Plan, make_plan
+from distillbench.paths import Cell
+from distillbench.plan import PACKAGE, Plan, make_plan
 from distillbench.record import file_digest, utc_now, write_atomically
 from distillbench.workers import Facts, Task, run
 

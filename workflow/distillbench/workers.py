@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillbench.jobs import prepare_data, train
-from distillbench.plan import Paths
+from distillbench.paths import Paths
 from distillbench.record import read_shard, utc_now
 
 _STOP_SECONDS = 10.0

@@ -6,7 +6,8 @@ import sys
 os.environ.setdefault("DISTILLBENCH_OWNER", str(os.getpid()))
 
 from distillbench.config import ConfigError
-from distillbench.plan import Cell, make_plan
+from distillbench.paths import Cell
+from distillbench.plan import make_plan
 
 CONFIG_FILES = workflow.overwrite_configfiles or ["config/config.yaml"]
 

@@ -1,0 +1,43 @@
+"""Where everything is, below the results folder: defined here and nowhere else. Imports no torch."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from distillbench.params import TEACHER
+
+
+class Cell(NamedTuple):
+    """What is compared within one row group of the tables: a pair on a data set with a library."""
+
+    dataset: str
+    backend: str
+    pair: str
+
+
+class Paths:
+    """Where everything is, below the results folder."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def data(self, dataset: str) -> Path:
+        """Folder of a data set: data.npz, data.json."""
+        return self.root / "data" / dataset
+
+    def runs(self, cell: Cell, method: str) -> Path:
+        """Folder of the runs of one method, or of the teacher: seed-*.json, .history.csv, .pt; records-*.json."""
+        if method == TEACHER:
+            return self.root / "teachers" / Path(*cell)
+        return self.root / "runs" / Path(*cell) / method
+
+    def shard(self, cell: Cell, method: str, shard: int) -> Path:
+        """The file the DAG declares for one job: the records of its seeds."""
+        return self.runs(cell, method) / f"records-{shard}.json"
+
+    def records(self) -> list[Path]:
+        """The records of all seeds that there are."""
+        return [*self.root.glob("teachers/*/*/*/seed-*.json"), *self.root.glob("runs/*/*/*/*/seed-*.json")]
+
+    def profile(self, cell: Cell, role: str) -> Path:
+        """A model's runtime profile."""
+        return self.root / "profiles" / Path(*cell) / f"{role}.json"

@@ -1,0 +1,17 @@
+"""Draw the structure of the feature space of one cell's teacher and students."""
+
+from distillbench.warm import call
+
+call(
+    "distillbench.structure_figures:structure_figure",
+    {
+        "results": snakemake.config["results"],
+        "records": list(snakemake.input.records),
+        "params": snakemake.params.figure,
+        "png": snakemake.output.png,
+        "svg": snakemake.output.svg,
+    },
+    log=snakemake.log[0],
+    backend=snakemake.wildcards.backend,
+    warm=snakemake.config["execution"]["warm_start"],
+)
