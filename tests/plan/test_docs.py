@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from distillbench.config import Compare, Config, Execution, Protocol
@@ -14,14 +15,22 @@ def test_the_readme_shows_a_method_file_whole():
     assert f"```python\n{(ROOT / 'methods/at.py').read_text()}```" in (ROOT / "README.md").read_text()
 
 
-def test_the_readmes_results_are_those_of_the_published_run():
-    published = (ROOT / "results/reference/default/comparison.md").read_text()
-    assert published in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("document, name", [("README.md", "default"), ("docs/paper.md", "paper-small")])
+def test_results_in_documents_are_those_of_the_published_run(document, name):
+    published = (ROOT / f"results/reference/{name}/comparison.md").read_text()
+    assert published in (ROOT / document).read_text()
 
 
-def test_every_file_the_readme_links_to_exists():
-    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("document", ["README.md", "docs/paper.md"])
+def test_every_file_a_document_links_to_exists(document):
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text()):
+        assert ((ROOT / document).parent / target).exists(), target
+
+
+def test_every_config_a_document_names_exists():
+    for document in ("README.md", "docs/paper.md"):
+        for name in re.findall(r"config/[a-z/-]+\.yaml", (ROOT / document).read_text()):
+            assert (ROOT / name).exists(), name
 
 
 def test_the_default_config_explains_every_key():

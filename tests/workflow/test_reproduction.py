@@ -3,6 +3,7 @@
 import copy
 
 import pandas as pd
+
 from .conftest import CONFIG
 
 ORIGIN = '''

@@ -1,9 +1,11 @@
-"""Publish a finished run: copy its tables and figures with their provenance, and put the table into the README.
+"""Publish a finished run: copy its tables and figures with their provenance, and put them into a document.
 
     python -m distillbench.publish --results results --config config/config.yaml --name default
+    python -m distillbench.publish --results results/paper-small --config config/paper-small.yaml --name paper-small \
+        --document docs/paper.md
 
-Writes ``results/reference/{name}/`` and what stands between the ``<!-- results -->`` marks of README.md; prints where
-the time of the run went. The README's numbers are never typed.
+Writes ``results/reference/{name}/`` and what stands between the ``<!-- results -->`` marks of the document; prints
+where the time of the run went. No number in a document is typed.
 """
 
 import argparse
@@ -23,7 +25,9 @@ import pandas as pd
 from distillbench.record import Record, file_digest, read_record, write_atomically
 
 MARK = "<!-- results -->"
-TABLES = ("comparison.csv", "comparison.md", "equivalence.csv", "profiles.csv", "runs.csv")
+DEFAULT = Path("config/config.yaml")
+TABLES = ("comparison.csv", "comparison.md", "equivalence.csv", "runs.csv")
+WHERE_THERE_ARE = ("profiles.csv", "reproduction.csv", "reproduction.md")
 
 
 def provenance(results: Path, config: Path, elapsed: str) -> dict[str, Any]:
@@ -82,31 +86,32 @@ def _elapsed() -> str:
     return found.group(1)
 
 
-def publish(results: Path, config: Path, name: str, elapsed: str) -> dict[str, Any]:
-    """Copy tables and figures to ``results/reference/{name}/`` and renew the README's part. Returns the provenance."""
+def publish(results: Path, config: Path, name: str, elapsed: str, document: Path) -> dict[str, Any]:
+    """Copy tables and figures to ``results/reference/{name}/``, renew the document's part. Returns the provenance."""
     facts = provenance(results, config, elapsed)
     folder = Path("results/reference") / name
     folder.mkdir(parents=True, exist_ok=True)
-    for table in TABLES:
+    for table in (*TABLES, *(each for each in WHERE_THERE_ARE if (results / "tables" / each).exists())):
         shutil.copyfile(results / "tables" / table, folder / table)
     figures = sorted(results.glob("figures/*.png"))
-    for figure in figures:
-        shutil.copyfile(figure, folder / figure.name)
+    pictures = {figure: figure.name for figure in figures}
+    pictures |= {figure: f"structure-{figure.name}" for figure in sorted(results.glob("figures/structure/*.png"))}
+    for figure, copied in pictures.items():
+        shutil.copyfile(figure, folder / copied)
     write_atomically(folder / "provenance.json", json.dumps(facts, indent=1) + "\n")
     minutes, machine = facts["wall_seconds"]["all"] / 60, facts["machine"]
-    text = [f"`make bench` as run on {machine['cores']} cores of {machine['cpu']} in {minutes:.0f} minutes "]
+    command = "make bench" if config == DEFAULT else f"snakemake --configfile {config}"
+    text = [f"`{command}` as run on {machine['cores']} cores of {machine['cpu']} in {minutes:.0f} minutes "]
     text += [f"({facts['runs']} runs, {', '.join(facts['devices'])}; `{folder}/provenance.json`):\n"]
-    text += [
-        f"![{figure.stem}: every seed, mean and interval per method]({folder / figure.name})\n" for figure in figures
-    ]
-    text += [
-        (results / "tables/comparison.md").read_text(),
-        "\nWhat the models cost, with all cores:\n",
-        _costs(results),
-    ]
-    readme = Path("README.md")
-    before, _, after = readme.read_text().split(MARK)
-    write_atomically(readme, f"{before}{MARK}\n{chr(10).join(text)}\n{MARK}{after}")
+    shown = Path(os.path.relpath(folder, document.parent))
+    for figure, copied in pictures.items():
+        what = "every seed, mean and interval per method" if figure in figures else "structure of the feature space"
+        text.append(f"![{figure.stem}: {what}]({shown / copied})\n")
+    text.append((results / "tables/comparison.md").read_text())
+    if (results / "tables/profiles.csv").exists():
+        text += ["\nWhat the models cost, with all cores:\n", _costs(results)]
+    before, _, after = document.read_text().split(MARK)
+    write_atomically(document, f"{before}{MARK}\n{chr(10).join(text)}\n{MARK}{after}")
     return facts
 
 
@@ -128,11 +133,12 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m distillbench.publish", description="Publish a finished run.")
     parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--config", type=Path, default=Path("config/config.yaml"))
+    parser.add_argument("--config", type=Path, default=DEFAULT)
     parser.add_argument("--name", default="default", help="folder below results/reference")
+    parser.add_argument("--document", type=Path, default=Path("README.md"), help="with the <!-- results --> marks")
     parser.add_argument("--elapsed", help="wall time h:mm:ss (default: of the newest Snakemake log)")
     options = parser.parse_args()
-    facts = publish(options.results, options.config, options.name, options.elapsed or _elapsed())
+    facts = publish(options.results, options.config, options.name, options.elapsed or _elapsed(), options.document)
     print(json.dumps({name: facts[name] for name in ("wall_seconds", "core_seconds", "runs")}, indent=1))
 
 
