@@ -25,6 +25,7 @@ from distillbench.structure_panels import (
     feature_distances,
     lay_out,
     links_among,
+    nearness,
     project,
     rank_correlation,
 )
@@ -60,6 +61,12 @@ def test_rank_correlation_by_hand():
 def test_rank_correlation_is_undefined_where_nothing_can_be_ranked():
     assert np.isnan(rank_correlation(np.array([0.0, 1, 2]), np.array([0.0, 1, 2])))
     assert np.isnan(rank_correlation(np.array([0.0, 1, 2, 3]), np.array([0.0, 5, 5, 5])))
+
+
+def test_colours_are_ranks_without_the_marked_point():
+    assert nearness(np.array([0.0, 3, 1, 100])).tolist() == [0.5, 0, 1]
+    assert nearness(np.array([0.0, 2, 2, 2])).tolist() == [0.5, 0.5, 0.5]
+    assert nearness(np.array([0.0, 7])).tolist() == [0] and not len(nearness(np.zeros(1)))
 
 
 # what is drawn
@@ -215,7 +222,7 @@ def test_it_reads_without_explanation(results, tmp_path):
     expected = {"teacher", "student with lsp", "student alone (supervised)", "after epoch 1", "after epoch 3"}
     assert expected | {"selected epoch", "near", "far"} <= set(shown)
     everything = " ".join(" ".join(shown).split())
-    assert "Seed 0, graph 0 of the test part" in everything and "share of the largest" in everything
+    assert "Seed 0, graph 0 of the test part" in everything and "by rank within the panel" in everything
     assert everything.count("ρ =") == 6 and everything.count("of 6") == 3
     assert "not exactly the stored run" not in everything
 

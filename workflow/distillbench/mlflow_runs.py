@@ -106,6 +106,8 @@ def final_metrics(record: Record, end: int) -> Iterator["Metric"]:
     for key in ("val", "test", "epochs", "best_epoch", "params", "train_seconds"):
         if (value := getattr(record, key)) is not None:
             yield Metric(key, float(value), end, 0)
+    for name, score in record.test_metrics.items():
+        yield Metric(f"test_{name}", score, end, 0)
 
 
 def curve_metrics(source: Source, start: int, problems: list[str]) -> list["Metric"]:

@@ -18,7 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from distillbench.figures import ALARM, FAINT, STYLE
 from distillbench.record import write_atomically
@@ -27,7 +27,7 @@ HOPS, MOST_NODES = 2, 150  # of the neighbourhood that is drawn of a graph
 # Perceptually uniform, dark is near; without its lightest end, which is hard to see on white
 COLOURS = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.95, 256)))
 MARK = "#e3000f"
-# Inches: margin, a panel, between panels, the text below one, page head and foot, the column with the rows' names.
+# Inches: margin, a panel's width, between panels, the text below one, page head and foot, the rows' names.
 LEFT, PANEL, GAP, NOTE, HEAD, FOOT, NAMES = 0.2, 2.5, 0.25, 0.5, 1.0, 0.85, 0.3
 
 
@@ -68,6 +68,15 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 4 or np.ptp(a[1:]) == 0 or np.ptp(b[1:]) == 0:
         return math.nan
     return float(spearmanr(a[1:], b[1:]).statistic)
+
+
+def nearness(distances: np.ndarray) -> np.ndarray:
+    """What is drawn in colour: ranks of ``distances`` [P] without the marked point's, 0 nearest to 1 furthest: [P - 1].
+
+    Ranks, as in the correlation: one point that is far from all others would leave the rest in one colour, and the
+    scales of two feature spaces have nothing to do with each other.
+    """
+    return np.asarray((rankdata(distances[1:]) - 1) / max(len(distances) - 2, 1))
 
 
 def ego_network(edge_index: np.ndarray, node: int, most: int) -> np.ndarray:
@@ -148,14 +157,16 @@ def _figure(
     )
     head = HEAD + 0.16 * heading.count("\n")
     foot = FOOT + 0.13 * legend.count("\n")
-    height = head + len(rows) * (PANEL + NOTE) + foot
+    wide, high = np.ptp(view.positions, axis=0)
+    tall = PANEL * min(max(high / max(wide, 1e-9), 0.6), 1.0)  # a flat thing needs no square
+    height = head + len(rows) * (tall + NOTE) + foot
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
 
     def place(x: float, row: float) -> Axes:
         """A panel ``x`` inches from the left, in a row counted from the top."""
-        bottom = height - head - row * (PANEL + NOTE) - PANEL
-        return figure.add_axes((x / width, bottom / height, PANEL / width, PANEL / height))
+        bottom = height - head - row * (tall + NOTE) - tall
+        return figure.add_axes((x / width, bottom / height, PANEL / width, tall / height))
 
     # the teacher is the same for all rows
     _draw_panel(place(LEFT, (len(rows) - 1) / 2), view, teacher, "teacher", teacher.note)
@@ -175,24 +186,24 @@ def _figure(
 
 def _draw_panel(ax: Axes, view: View, panel: Panel, name: str, note: str) -> None:
     ax.set_axis_off()
-    ax.set_aspect("equal")
     ax.set_title(name, fontweight="bold", fontsize=10.5)
     if panel.distances is None:
         ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, color="#f6f6f6", zorder=0))
         ax.text(0.5, 0.5, textwrap.fill(panel.note, 32), transform=ax.transAxes, ha="center", va="center", color=ALARM)
         return
     x = view.positions
+    ax.set_aspect("equal")
     if len(view.links):
         ax.add_collection(LineCollection(list(x[view.links]), colors="#999999", linewidths=0.5, alpha=_faint(view)))
     others = view.order[view.order != 0]
     size = min(max(9000 / len(x), 9), 70)
-    near = panel.distances[others] / (panel.distances.max() or 1.0)
-    ax.scatter(x[others, 0], x[others, 1], s=size, c=near, cmap=COLOURS, norm=Normalize(0, 1),
+    colour = nearness(panel.distances)[others - 1]
+    ax.scatter(x[others, 0], x[others, 1], s=size, c=colour, cmap=COLOURS, norm=Normalize(0, 1),
                edgecolors="white", linewidths=min(0.03 * size, 0.5), zorder=2)  # fmt: skip
     ax.scatter(x[0, 0], x[0, 1], s=190, marker="*", c=MARK, edgecolors="white", linewidths=1.2, zorder=3)
-    centre, reach = (x.min(axis=0) + x.max(axis=0)) / 2, 0.54 * max(np.ptp(x, axis=0).max(), 1e-9)
-    ax.set_xlim(centre[0] - reach, centre[0] + reach)
-    ax.set_ylim(centre[1] - reach, centre[1] + reach)
+    (left, bottom), (right, top), margin = x.min(axis=0), x.max(axis=0), 0.04 * (np.ptp(x, axis=0).max() or 1)
+    ax.set_xlim(left - margin, right + margin)
+    ax.set_ylim(bottom - margin, top + margin)
     ax.annotate(note, (0.5, 0), xycoords="axes fraction", xytext=(0, -4), textcoords="offset points",
                 ha="center", va="top", fontsize=9, annotation_clip=False)  # fmt: skip
 
@@ -224,9 +235,9 @@ def _draw_scale(ax: Axes) -> None:
 
 
 def _legend(view: View) -> str:
-    where = "One layout of the links, the same in all panels. " if len(view.links) else ""
+    where = "The layout is of the links alone, and the same in all panels. " if len(view.links) else ""
     return (
-        "Colour: Euclidean distance in the features from the marked point (red star), as a share of the largest in the "
-        f"panel. {where}ρ: Spearman's rank correlation of the student's distances with the teacher's, over the points "
-        "drawn, without the marked one."
+        "Colour: Euclidean distance in the features from the marked point (red star) to each of the others, by rank "
+        f"within the panel. {where}ρ: Spearman's rank correlation of the student's distances with the teacher's, over "
+        "the points drawn, without the marked one."
     )
