@@ -192,7 +192,8 @@ def _draw_panel(ax: Axes, view: View, panel: Panel, name: str, note: str) -> Non
         ax.text(0.5, 0.5, textwrap.fill(panel.note, 32), transform=ax.transAxes, ha="center", va="center", color=ALARM)
         return
     x = view.positions
-    ax.set_aspect("equal")
+    ax.set_aspect("equal", adjustable="datalim")  # all panels of a row keep their size, also those with a message
+    ax.margins(0.05)
     if len(view.links):
         ax.add_collection(LineCollection(list(x[view.links]), colors="#999999", linewidths=0.5, alpha=_faint(view)))
     others = view.order[view.order != 0]
@@ -201,9 +202,6 @@ def _draw_panel(ax: Axes, view: View, panel: Panel, name: str, note: str) -> Non
     ax.scatter(x[others, 0], x[others, 1], s=size, c=colour, cmap=COLOURS, norm=Normalize(0, 1),
                edgecolors="white", linewidths=min(0.03 * size, 0.5), zorder=2)  # fmt: skip
     ax.scatter(x[0, 0], x[0, 1], s=190, marker="*", c=MARK, edgecolors="white", linewidths=1.2, zorder=3)
-    (left, bottom), (right, top), margin = x.min(axis=0), x.max(axis=0), 0.04 * (np.ptp(x, axis=0).max() or 1)
-    ax.set_xlim(left - margin, right + margin)
-    ax.set_ylim(bottom - margin, top + margin)
     ax.annotate(note, (0.5, 0), xycoords="axes fraction", xytext=(0, -4), textcoords="offset points",
                 ha="center", va="top", fontsize=9, annotation_clip=False)  # fmt: skip
 
