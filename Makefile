@@ -33,9 +33,8 @@ ui: $(VENV)/installed  ## browse all runs in MLflow
 	python -m distillbench.tracking ui --results $(RESULTS)
 
 gpu-paper:  ## on a machine with a GPU, torch and PyG: the full PPI-24 teacher and students; PPI=path of ppi.zip
-	@test -f "$(PPI)" || { echo "$(PPI): not found; give it as PPI=path"; exit 1; }
-	@mkdir -p data/ppi24 && { test data/ppi24/ppi.zip -ef "$(PPI)" || ln -sf "$(abspath $(PPI))" data/ppi24/ppi.zip; }
-	PYTHONPATH=workflow python3 -m distillbench.run --config config/gpu-paper.yaml --processes $(PROCESSES) --publish gpu-paper
+	PYTHONPATH=workflow python3 -m distillbench.run --config config/gpu-paper.yaml --processes $(PROCESSES) \
+		--set "datasets.ppi24.params.path=$(PPI)" --publish gpu-paper
 
 format: $(VENV)/installed  ## format all code
 	ruff check --fix $(CODE)

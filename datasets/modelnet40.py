@@ -43,11 +43,8 @@ MD5 = {
     "ply_data_test1.h5": "aba4b12a67c34391cc3c015a6f08ed4b",
 }
 COUNTS = {"hdf5": (9_840, 2_468, 40), "off": (9_843, 2_468, 40)}  # training shapes, test shapes, classes
-NAMES = (
-    "airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door dresser flower_pot "
-    "glass_box guitar keyboard lamp laptop mantel monitor night_stand person piano plant radio range_hood sink sofa "
-    "stairs stool table tent toilet tv_stand vase wardrobe xbox"
-)
+
+POINTS = 1024  # of a cloud, in published results
 
 
 class ModelNet40(Dataset):
@@ -56,7 +53,7 @@ class ModelNet40(Dataset):
     hdf5: the clouds of 2,048 points that most papers use (modelnet40_ply_hdf5_2048, 9,840 + 2,468 shapes); the first
     ``points`` of each, as is usual. It counts as canonical by the digest of the archive or
     of all its .h5 files. off: the meshes (ModelNet40.zip, or the folder that PyG's ModelNet unpacks; 9,843 + 2,468
-    shapes), canonical by counts and class names; points are drawn from the surface by area, with a seed for each
+    shapes), canonical by the digest of the archive; points are drawn from the surface by area, with a seed for each
     file, so that everybody sees the same clouds. That takes tens of minutes, once.
     """
 
@@ -89,7 +86,7 @@ class ModelNet40(Dataset):
         split = with_validation(labels, test, p.val)
         self._counts = len(test) - int(test.sum()), int(test.sum()), len(names)
         known = self._known and self._counts == COUNTS[p.format]
-        self._canonical = known or self._digest == ARCHIVES[p.format][0]
+        self._whole = known or self._digest == ARCHIVES[p.format][0]
         return cloud_data(points, labels, split, names)
 
     def augment(self, x: Tensor, ptr: Tensor, random: torch.Generator) -> Tensor:
@@ -97,7 +94,7 @@ class ModelNet40(Dataset):
         return augmented(x, ptr, random) if self.params.augment else x
 
     def provenance(self) -> dict[str, Any]:
-        """Canonical by digest (hdf5) or by counts and class names (off)."""
+        """Canonical by digest, and with as many points as published numbers are about."""
         found, expected = (
             f"{train:,} training and {test:,} test shapes of {classes} classes"
             for train, test, classes in (self._counts, COUNTS[self.params.format])
@@ -105,7 +102,12 @@ class ModelNet40(Dataset):
         remark = f"not ModelNet40: {found}, instead of {expected}"
         if found == expected:
             remark = "as many shapes as ModelNet40, but other files: name the archive itself in params.path"
-        about = {"canonical": self._canonical, "remark": "" if self._canonical else remark}
+        if self._whole:
+            points = self.params.points
+            remark = "" if points == POINTS else f"reduced ModelNet40: {points:,} instead of {POINTS:,} points"
+        about = {"canonical": not remark, "remark": remark}
+        if remark and self._whole:
+            about["name"] = "small-modelnet40"
         return about | ({"sha256": self._digest} if self._digest else {})
 
     def _hdf5(self, files: Files) -> tuple[Tensor, Tensor, Tensor, list[str]]:
@@ -135,7 +137,7 @@ class ModelNet40(Dataset):
         if not shapes:
             raise DataError(f"{files.path}: has no meshes of the form airplane/train/airplane_0001.off")
         names = sorted({of for _, of, _, _ in shapes})
-        self._known = names == NAMES.split()
+        self._known = False  # only the digest of the archive vouches for meshes
         points = np.stack([self._sampled(files, name, shape) for name, _, _, shape in shapes])
         labels = np.array([names.index(of) for _, of, _, _ in shapes])
         x, y = clouds(points, labels, classes=len(names), asked=self.params.points, where=str(files.path))

@@ -30,6 +30,7 @@ class LSP(Method):
         """weight: λ. kernel: SIM. layers: (student, teacher). sigma: rbf, exp-l1. c, degree: polynomial.
 
         direction, reduction: of the KL divergence. until_epoch: the last epoch with the structure loss (None: all).
+        self_loops: whether a node is among its own neighbours.
         """
 
         weight: PositiveFloat = 100.0
@@ -41,6 +42,7 @@ class LSP(Method):
         direction: Direction = "student||teacher"
         reduction: Reduction = "nodes"
         until_epoch: PositiveInt | None = None
+        self_loops: bool = True
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
         """Task loss and structure loss."""
@@ -51,6 +53,8 @@ class LSP(Method):
 
     def _divergence(self, student: Output, teacher: Output, s: int, t: int, ctx: Context) -> Tensor:
         edges = union_edges(student.edge_index[s], teacher.edge_index[t], ctx.num_nodes)
+        if not self.params.self_loops:
+            edges = edges[:, edges[0] != edges[1]]
         stored = ctx.precomputed.get(f"structure{t}") if edges is ctx.edge_index else None
         of_teacher = self._structure(teacher.hidden[t], edges) if stored is None else stored
         of_student = self._structure(student.hidden[s], edges)
@@ -65,5 +69,5 @@ class LSP(Method):
 
     def precompute(self, teacher: Output, edge_index: Tensor) -> dict[str, Tensor]:
         """The teacher's structure, where it is over the graph's own edges."""
-        static = [t for _, t in self.params.layers if teacher.edge_index[t] is edge_index]
+        static = [t for _, t in self.params.layers if self.params.self_loops and teacher.edge_index[t] is edge_index]
         return {f"structure{t}": self._structure(teacher.hidden[t], edge_index) for t in static}

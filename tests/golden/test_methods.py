@@ -330,3 +330,11 @@ def test_the_switches_of_lsp_turned_on_one_by_one_end_at_the_released_loss():
         seen.append(terms("lsp", **dict(list(switches.items())[: last + 1]))["structure"])
     assert len(set(seen)) == 4
     assert terms("lsp", **switches) == {name: close(value) for name, value in terms("lsp_official").items()}
+
+
+def test_without_self_loops_a_node_is_not_its_own_neighbour():
+    """Joshi et al. run on PyG's PPI, from which self-loops are removed."""
+    edges = [(j, i) for j, i in EDGES if j != i]
+    found = terms("lsp", self_loops=False, reduction="edges", direction="teacher||student", **OPTIONS)["structure"]
+    ls_s, ls_t = (structure(hidden[-1], edges, "rbf") for hidden in (STUDENT_HIDDEN, TEACHER_HIDDEN))
+    assert found == close(100 * sum(ls_t[e] * math.log(ls_t[e] / ls_s[e]) for e in edges) / len(edges))

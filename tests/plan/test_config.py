@@ -178,7 +178,7 @@ def test_a_plugin_with_the_name_of_another_is_refused(tmp_path):
         ("methods", ["supervised", "lps"], "pairs.gat.methods: unknown method 'lps': did you mean 'lsp'?"),
         ("methods", ["lsp"], "pairs.gat.methods: the baseline 'supervised' is not among them"),
         ("layers", [[3, 0]], "pairs.gat: layers: student layer 3: the student has 1 hidden layers"),
-        ("protocol", "offical", "protocol"),
+        ("protocol", "offical", "pairs.gat.protocol: 'offical': unknown protocol: did you mean 'official'?"),
         ("protocol", {"selection": "best"}, "pairs.gat.protocol.selection: unknown value 'best'"),
         ("published", {"teacher": "gat-3l", "student": "gat-5l"}, "pairs.gat.published: "),
     ],

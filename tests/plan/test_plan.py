@@ -132,7 +132,7 @@ def test_each_oddity_of_the_released_code_is_turned_on_by_itself_once():
     plan = paper_plan("ablations/official")
     protocols = {cell.pair: plan.protocol(plan.pair(cell)).model_dump() for cell in plan.cells}
     usual = protocols.pop("loss")
-    assert usual == Protocol().model_dump()
+    assert usual == protocols.pop("batches-of-one") == Protocol().model_dump()
     assert protocols.pop("official") == {**usual, **OFFICIAL}
     switched = [{k: v for k, v in protocol.items() if v != usual[k]} for protocol in protocols.values()]
     assert sorted(switched, key=str) == sorted(({key: value} for key, value in OFFICIAL.items()), key=str)

@@ -6,11 +6,11 @@ import pandas as pd
 
 from .conftest import CONFIG
 
-ORIGIN = '''
+ORIGIN = """
     def provenance(self):
         return {"canonical": False, "remark": "generated, not PPI", "name": "generated"}
 
-    def load('''
+    def load("""
 
 
 def test_runs_are_set_beside_published_results_and_compared_only_on_canonical_data(project):

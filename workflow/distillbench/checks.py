@@ -26,13 +26,14 @@ def _check_names(plan: "Plan") -> list[str]:
         ("datasets", plan.config.datasets, plan.dataset_params),
         ("methods", plan.config.methods, plan.method_params),
     ):
+        inside = ".params" if section == "datasets" else ""
         for name in names:
             try:
                 read(name)
             except PluginError as error:
                 problems.append(f"{section}.{name}: {error}")
             except ValidationError as error:
-                problems += [_explain_params(f"{section}.{name}", e) for e in error.errors()]
+                problems += [_explain_params(f"{section}.{name}{inside}", e) for e in error.errors()]
     if TEACHER in plan.methods:
         problems.append(f"methods.{TEACHER}: the name is taken by the teacher itself; choose another")
     baseline = plan.config.compare.baseline
@@ -97,7 +98,7 @@ def _check_pairs(plan: "Plan") -> list[str]:
                 if pair.methods and method not in pair.methods:
                     continue
                 problems += [f"{where}: {problem}" for problem in _check_method(plan, method, declared, dataset, pair)]
-    return problems
+    return list(dict.fromkeys(problems))  # a pair's layers are wrong for all methods alike
 
 
 def _points(plan: "Plan", dataset: str) -> int | None:

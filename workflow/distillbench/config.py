@@ -95,7 +95,7 @@ class Protocol(Parameters):
 
 
 USUAL = Evaluation()
-# DistillGCN.PyTorch: main.py (train_student, train_teacher), utils.py (evaluate), auxilary_optimizer.py
+# DistillGCN.PyTorch: main.py (train_student, train_teacher), utils.py (evaluate), auxilary_loss.py (optimizing)
 OFFICIAL: dict[str, Any] = {
     "decision": "logit",
     "score": "batches",
@@ -107,6 +107,8 @@ OFFICIAL: dict[str, Any] = {
 
 
 def _named_protocol(value: Any) -> Any:
+    if isinstance(value, str) and value != "official":
+        raise ValueError(f"unknown protocol{suggestion(value, ['official'])}, or keys and values")
     return OFFICIAL if value == "official" else value
 
 

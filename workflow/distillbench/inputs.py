@@ -4,11 +4,10 @@ A transductive data set is one batch; of an inductive one, batches are sets of g
 computed once for all the graphs that students train on, and cut to each batch: no step runs a teacher forward.
 """
 
-import io
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +124,7 @@ class TeacherOutputs:
 
     ids: [G] those graphs, ascending; ptr: [G + 1] first node of each. logits: [N, C] or [G, C]; hidden: [N, D_l] per
     layer. edge_index: [2, E], the graphs' own edges. edges: [2, E_l] per layer where the model drew them (dynamic
-    graphs), else None. precomputed: per-node or per-edge tensors of a method.
+    graphs), else None; int32 where they come from a file. precomputed: per-node or per-edge tensors of a method.
     """
 
     ids: Tensor
@@ -172,49 +171,46 @@ class TeacherOutputs:
 def teacher_outputs(model: nn.Module, inputs: Inputs, part: Tensor) -> TeacherOutputs:
     """Run the frozen teacher once over the graphs of ``part`` (transductive: over the whole graph)."""
     model.eval()
-    data = inputs.data
+    data, cpu = inputs.data, torch.device("cpu")
     ids = torch.tensor([0]) if inputs.transductive else part.sort().values
     with torch.no_grad():
-        outputs = [(batch, model(batch.graph, batch.x)) for batch in inputs.ordered(ids)]
+        outputs = []
+        for batch in inputs.ordered(ids):
+            out = model(batch.graph, batch.x)
+            drawn = any(edges is not batch.graph.edge_index for edges in out.edge_index)
+            # off the device at once: of many clouds they are more than it holds
+            edges = tuple(each.to(cpu, torch.int32) for each in out.edge_index) if drawn else ()
+            outputs.append((batch.graph.num_nodes, out.logits.to(cpu), tuple(h.to(cpu) for h in out.hidden), edges))
     _, ptr = ranges(data.graph_ptr, ids)
-    layers = range(len(outputs[0][1].hidden))
-    drawn = any(out.edge_index[layer] is not batch.graph.edge_index for batch, out in outputs for layer in layers)
-    starts = [0, *torch.tensor([batch.graph.num_nodes for batch, _ in outputs]).cumsum(0).tolist()]
+    sizes, logits, hidden, edges_drawn = zip(*outputs, strict=True)
+    starts = [0, *itertools.accumulate(sizes)]
     return TeacherOutputs(
         ids=ids,
         ptr=ptr,
-        logits=torch.cat([out.logits for _, out in outputs]).cpu(),
-        hidden=tuple(torch.cat([out.hidden[layer] for _, out in outputs]).cpu() for layer in layers),
+        logits=torch.cat(logits),
+        hidden=tuple(torch.cat(layer) for layer in zip(*hidden, strict=True)),
         edge_index=_cut(data.edge_index, data.graph_ptr, ids, ptr),
         edges=tuple(
-            torch.cat(
-                [out.edge_index[layer].cpu() + start for (_, out), start in zip(outputs, starts, strict=False)], 1
-            )
-            for layer in layers
+            torch.cat([edges + start for edges, start in zip(layer, starts, strict=False)], dim=1)
+            for layer in zip(*edges_drawn, strict=True)
         )
-        if drawn
-        else None,
+        or None,
     )
 
 
 def save_outputs(path: Path, outputs: TeacherOutputs) -> None:
-    """Write teacher outputs atomically; edges take 4 bytes a node number."""
+    """Write teacher outputs atomically."""
     content = {f.name: getattr(outputs, f.name) for f in fields(outputs) if f.name != "precomputed"}
-    content["edges"] = outputs.edges and tuple(edges.int() for edges in outputs.edges)
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, lambda file: torch.save(content, file))
 
 
 def load_outputs(path: Path) -> TeacherOutputs:
-    """Read what ``save_outputs`` wrote; never unpickles code."""
-    content: dict[str, Any] = torch.load(path, weights_only=True)
-    content["edges"] = content["edges"] and tuple(edges.long() for edges in content["edges"])
-    return TeacherOutputs(**content)
+    """Read what ``save_outputs`` wrote, as far as it is used: the file is mapped. Never unpickles code."""
+    return TeacherOutputs(**torch.load(path, weights_only=True, mmap=True))
 
 
 def _edge_ptr(edge_index: Tensor, ptr: Tensor) -> Tensor:
-    return torch.searchsorted(edge_index[1].contiguous(), ptr)
+    return torch.searchsorted(edge_index[1].contiguous(), ptr.to(edge_index.dtype))
 
 
 def _cut(edge_index: Tensor, ptr: Tensor, places: Tensor, new_ptr: Tensor) -> Tensor:

@@ -215,7 +215,7 @@ def canonical_state(model: nn.Module) -> dict[str, Tensor]:
     """A copy of a model's parameters and buffers under their common names."""
     state = model.state_dict()
     return {
-        common: state[own].detach().clone()
+        common: state[own].detach().cpu().clone()
         for common, own in canonical_names(model).items()
         if not own.endswith(".eps")
     }

@@ -12,7 +12,7 @@ from typing import Any
 from distillbench.backends import missing_reason
 from distillbench.checks import problems_of
 from distillbench.config import Config, ConfigError, DatasetConfig, Pair, Protocol, name_files, read_config
-from distillbench.params import METRICS, TEACHER
+from distillbench.params import METRICS, TEACHER, suggestion
 from distillbench.paths import Cell, Paths
 from distillbench.plugins import Declaration, declaration, find
 from distillbench.record import digest
@@ -140,8 +140,10 @@ class Plan:
         """One figure of the feature space per cell, in two formats. Raises ConfigError where there is none to draw."""
         names = ["-".join(cell) for cell in self.structure_cells()]
         if not names:
-            wanted = ", ".join(self.config.structure.methods)
-            raise ConfigError(f"{name_files(self.files)}:\n  structure.methods: no pair is run with all of: {wanted}")
+            wanted = self.config.structure.methods
+            hints = [f"; {m!r}{suggestion(m, self.methods)}" for m in wanted if m not in self.methods]
+            problem = f"no pair is run with all of: {', '.join(wanted)}{''.join(hints)}"
+            raise ConfigError(f"{name_files(self.files)}:\n  structure.methods: {problem}")
         folder = self.paths.root / "figures" / "structure"
         return [str(folder / f"{name}.{ending}") for name in names for ending in ("png", "svg")]
 
@@ -153,7 +155,12 @@ class Plan:
     def published_pairs(self) -> list[dict[str, Any]]:
         """The pairs that are set beside published results, and beside which."""
         return [
-            {"dataset": dataset, "pair": name, **pair.published.model_dump(mode="json")}
+            {
+                "dataset": dataset,
+                "pair": name,
+                "protocol": self._departures(pair),
+                **pair.published.model_dump(mode="json"),
+            }
             for dataset, entry in self.config.datasets.items()
             for name, pair in entry.pairs.items()
             if pair.published
@@ -164,11 +171,14 @@ class Plan:
         texts = []
         for dataset, entry in self.config.datasets.items():
             for name, pair in entry.pairs.items():
-                protocol, usual = self.protocol(pair).model_dump(), Protocol().model_dump()
-                differs = [f"{key}: {value}" for key, value in protocol.items() if value != usual[key]]
-                if differs:
-                    texts.append(f"{dataset}, {name}: the protocol departs from the usual one in {', '.join(differs)}.")
+                if departures := self._departures(pair):
+                    texts.append(f"{dataset}, {name}: the protocol departs from the usual one in {departures}.")
         return texts
+
+    def _departures(self, pair: Pair) -> str:
+        """In what a pair's protocol departs from the usual one; nothing where it does not."""
+        protocol, usual = self.protocol(pair).model_dump(), Protocol().model_dump()
+        return ", ".join(f"{key}: {value}" for key, value in protocol.items() if value != usual[key])
 
     # what each depends on
 

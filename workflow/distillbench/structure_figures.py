@@ -204,7 +204,7 @@ class Observed(Experiment):
         """A panel for the selected weights of a run."""
         if run.problem:
             return Panel(None, run.problem)
-        state = torch.load(run.file("weights"), weights_only=True)
+        state = torch.load(run.file("weights"), weights_only=True, map_location="cpu")
         return self._panel(state, view, layer, f"epoch {run.record.best_epoch} of {self.training.epochs}")
 
     def _panel(self, state: State, view: View, layer: int, note: str) -> Panel:

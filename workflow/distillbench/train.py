@@ -267,7 +267,7 @@ class _Steps:
         teacher, precomputed = NO_TEACHER, {}
         if self.teacher is not None:
             stored = self.teacher
-            drawn = stored.edges and tuple(edges.to(device) for edges in stored.edges)
+            drawn = stored.edges and tuple(edges.to(device).long() for edges in stored.edges)
             hidden = tuple(h.to(device) for h in stored.hidden)
             teacher = Output(stored.logits.to(device), hidden, drawn or (edge_index,) * len(hidden))
             precomputed = {name: value.to(device) for name, value in stored.precomputed.items()}

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from distillbench.jobs import prepare_data, train
 from distillbench.paths import Paths
-from distillbench.record import read_shard, utc_now
+from distillbench.record import file_digest, read_shard, utc_now
 
 _STOP_SECONDS = 10.0
 
@@ -69,13 +69,16 @@ def _end_with_parent() -> None:
 
 
 def _prepare(results: str, name: str, file: str, params: dict[str, Any], sources: list[str]) -> Facts:
-    """Write a data set, unless it is there and newer than the code it depends on, as Snakemake has it."""
+    """Write a data set, unless it is there, newer than the code it depends on, and of the file that ``path`` names."""
     folder = Paths(results).data(name)
     written = [folder / "data.npz", folder / "data.json"]
     with contextlib.suppress(OSError, ValueError):
         card = json.loads(written[1].read_text())
         newest = max(Path(source).stat().st_mtime_ns for source in (file, *sources))
         same = {"dataset": Path(file).stem, "params": params}.items() <= card.items()
+        given = Path(params["path"]).expanduser() if params.get("path") else None
+        if given and given.is_file():
+            same = same and file_digest(given) == card["provenance"].get("sha256")
         if same and min(path.stat().st_mtime_ns for path in written) >= newest:
             return {"summary": f"{name}: on disk already"}
     return {"summary": prepare_data(results=results, name=name, file=file, params=params)}
