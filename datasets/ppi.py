@@ -8,6 +8,9 @@ A caveat that every conclusion on PPI should carry: labels belong to genes, and 
 reconstruction (agitter/GraphSagePPIAnalysis) reports that 99.4% of the test rows have a gene that also occurs in
 training, and that a look-up by gene reaches 0.997 micro-F1. The test tissues are new, their proteins are not.
 
+The archive is fetched from the address of PyG's ``PPI`` by PyG's downloader, and read here: the class unpacks and then
+deletes it, and only the archive has a known digest.
+
 Licence: the graphs are OhmNet's, published by SNAP; features and labels are gene sets of MSigDB, whose terms forbid
 redistribution. So the archive is downloaded by whoever uses it, from its usual address, and is no part of this project.
 """

@@ -332,3 +332,54 @@ def test_a_setting_changes_its_own_entry_only(here):
     shared = yaml.safe_load("a: {training: &same {epochs: 3}}\nb: {training: *same}")
     run._place(shared, ["a", "training", "epochs"], 1)
     assert shared == {"a": {"training": {"epochs": 1}}, "b": {"training": {"epochs": 3}}}
+
+
+FROM_A_FILE = '''
+"""Numbers from a file."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from distillbench.data import Dataset, GraphData, Split
+from distillbench.params import Parameters
+
+
+class FromAFile(Dataset):
+    """One number a node."""
+
+    task, setting, source, licence = "graph-multiclass", "inductive", "a test", "none"
+    dynamic = True
+
+    class Params(Parameters):
+        """path: the file."""
+
+        path: str
+
+    def load(self):
+        """Three clouds of two points."""
+        self._content = Path(self.params.path).read_bytes()
+        x = torch.tensor([float(each) for each in self._content.split()])[:, None]
+        parts = Split(*torch.arange(3).split(1))
+        y, ptr = torch.tensor([0, 1, 0]), torch.tensor([0, 2, 4, 6])
+        return GraphData(x, torch.empty(2, 0, dtype=torch.int64), y, ptr, self.task, self.setting, 2, parts)
+
+    def provenance(self):
+        """By digest."""
+        return {"canonical": True, "remark": "", "sha256": hashlib.sha256(self._content).hexdigest()}
+'''
+
+
+def test_a_data_set_is_written_again_when_the_file_it_is_read_from_is_another(tmp_path):
+    plugin, file = tmp_path / "from_a_file.py", tmp_path / "numbers.txt"
+    plugin.write_text(FROM_A_FILE)
+    file.write_text("1 2 3 4 5 6")
+    arguments = {"results": str(tmp_path / "results"), "name": "mine", "file": str(plugin), "sources": []}
+    arguments["params"] = {"path": str(file)}
+    assert "3 graphs" in workers._prepare(**arguments)["summary"]
+    assert "on disk already" in workers._prepare(**arguments)["summary"]
+    file.write_text("1 2 3 4 5 7")
+    os.utime(file, (0, 0))  # an older file, put in the other's place
+    assert "3 graphs" in workers._prepare(**arguments)["summary"]
+    assert "on disk already" in workers._prepare(**arguments)["summary"]

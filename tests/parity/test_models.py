@@ -189,12 +189,32 @@ def test_a_graph_in_a_batch_is_what_it_is_alone(data_of, backend, spec, task, cl
         (GATSpec(model="gat", hidden=256, layers=3, heads=(4, 4, 6)), 50, 121, 3_640_748),
         (GATSpec(model="gat", hidden=68, layers=5, heads=2), 50, 121, 185_172),
         (GATSpec(model="gat", hidden=64, layers=2, heads=4, biases=True), 50, 121, 182_714),
+        # per layer: weight and attention of the convolution, its bias, the linear skip with bias
+        (
+            GATSpec(model="gat", hidden=68, layers=5, heads=2, biases=True),
+            50,
+            121,
+            (50 * 136 + 2 * 136 + 136 + 50 * 136 + 136)
+            + 3 * (136 * 136 + 2 * 136 + 136 + 136 * 136 + 136)
+            + (136 * 242 + 2 * 242 + 121 + 136 * 121 + 121),
+        ),
+        (DGCNNSpec(model="dgcnn", widths=(32, 32, 64, 128), embedding=128, head=(128,), k=10), 3, 40, 94_440),
         (DGCNNSpec(model="dgcnn", widths=(64, 64, 128, 256), embedding=1024, head=(512, 256)), 3, 40, 1_809_576),
         (LayeredSpec(model="mlp", hidden=7, layers=2), 3, 2, 3 * 7 + 7 + 7 * 2 + 2),
         (LayeredSpec(model="gcn", hidden=7, layers=2), 3, 2, 3 * 7 + 7 + 7 * 2 + 2),
         (LayeredSpec(model="sage", hidden=7, layers=2), 3, 2, 2 * 3 * 7 + 7 + 2 * 7 * 2 + 2),
     ],
-    ids=["PPI teacher", "PPI student", "PPI student of Joshi et al.", "ModelNet40 teacher", "mlp", "gcn", "sage"],
+    ids=[
+        "PPI teacher",
+        "PPI student",
+        "PPI student of Joshi et al.",
+        "the same with five layers",
+        "ModelNet40 student",
+        "ModelNet40 teacher",
+        "mlp",
+        "gcn",
+        "sage",
+    ],
 )
 def test_number_of_parameters(backend, spec, d_in, d_out, count):
     assert count_parameters(GNN(spec, backend, d_in, d_out)) == count

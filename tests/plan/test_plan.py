@@ -119,6 +119,10 @@ def test_a_pairs_protocol_is_that_of_its_runs_and_is_said_in_the_tables():
     (remark,) = plan.remarks()
     assert remark.startswith("ppi, yang-5l-official:")
     assert all(f"{key}: {value}" in remark for key, value in OFFICIAL.items())
+    beside = {pair["pair"]: pair["protocol"] for pair in plan.published_pairs()}  # what the reproduction table shows
+    shown = beside.pop("yang-5l-official")
+    assert all(f"{key}: {value}" in shown for key, value in OFFICIAL.items())
+    assert set(beside.values()) == {""}
 
 
 def test_what_concerns_students_only_does_not_retrain_teachers():
