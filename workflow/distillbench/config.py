@@ -68,30 +68,22 @@ class Evaluation(Parameters):
     validate_every: PositiveInt = 1
 
 
-class Protocol(Parameters):
-    """The same for every method of a table.
+class Protocol(Evaluation):
+    """The same for every method of a table: how students are evaluated, and what follows.
 
-    distill_nodes: which nodes the distillation terms see in transductive tasks. decision, score, selection,
-    validate_every: see Evaluation; teacher_selection is ``selection`` for teachers. train_projectors: whether those of
-    the methods are trained. ``protocol: official`` stands for OFFICIAL: what the authors' released code of LSP does.
+    distill_nodes: which nodes the distillation terms see in transductive tasks. teacher_selection: ``selection`` for
+    teachers. train_projectors: whether those of the methods are trained. ``protocol: official`` stands for OFFICIAL:
+    what the authors' released code of LSP does.
     """
 
     distill_nodes: Literal["all", "train"] = "all"
-    decision: Literal["probability", "logit"] = "probability"
-    score: Literal["split", "batches"] = "split"
-    selection: Literal["validation", "validation-or-loss", "last"] = "validation"
     teacher_selection: Literal["validation", "validation-or-loss", "last"] = "validation"
-    validate_every: PositiveInt = 1
     train_projectors: bool = True
 
     def evaluation(self, role: str) -> Evaluation:
         """What of it concerns a teacher, or a student."""
-        return Evaluation(
-            decision=self.decision,
-            score=self.score,
-            selection=self.teacher_selection if role == "teacher" else self.selection,
-            validate_every=self.validate_every,
-        )
+        own = self.model_dump(include=set(Evaluation.model_fields))
+        return Evaluation(**own | ({"selection": self.teacher_selection} if role == "teacher" else {}))
 
 
 USUAL = Evaluation()

@@ -51,7 +51,7 @@ def _keep_freed_memory() -> None:
     """Have malloc keep what is freed instead of returning it to the system.
 
     A training step frees and allocates the same hundreds of megabytes again and again, and where each of them is mapped
-    anew, most of the time goes into page faults: PyG's GAT on a batch of PPI is 3 to 5 times slower then. Not needed
+    anew, most of the time goes into page faults, as with PyG's GAT on a batch of PPI. Not needed
     (and not there) with another C library than glibc.
     """
     mmap_threshold, trim_threshold = -3, -1  # of malloc.h

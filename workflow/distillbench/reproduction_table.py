@@ -14,8 +14,8 @@ import pandas as pd
 
 from distillbench.record import write_atomically
 from distillbench.tables import NOTHING, backend_label, metric_label, signed
-from distillbench.tables import _md as md
-from distillbench.tables import _pipes as pipes
+from distillbench.tables import markdown_text as md
+from distillbench.tables import table_row as pipes
 
 TITLE = "Published results beside ours"
 LEFT = ("Method", "Quantity", "Verdict", "Why")

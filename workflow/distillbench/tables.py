@@ -281,22 +281,23 @@ def _markdown(shown: pd.DataFrame, notes: list[str], marked: list[str]) -> str:
     columns = [name for name in shown.columns if name != "cell"]
     lines = []
     for cell, rows in shown.groupby("cell", sort=False) if len(shown) else ():
-        lines += [f"**{_md(str(cell))}**", "", _pipes(columns)]
+        lines += [f"**{markdown_text(str(cell))}**", "", table_row(columns)]
         lines.append("|" + "|".join(":---" if name in LEFT else "---:" for name in columns) + "|")
-        lines += [*(_pipes([_md(str(text)) for text in row]) for row in rows[columns].to_numpy()), ""]
+        lines += [*(table_row([markdown_text(str(text)) for text in row]) for row in rows[columns].to_numpy()), ""]
     below = [*notes, *(f"{_mark(n)} {note}" for n, note in enumerate(marked, 1))]
-    return "\n".join([*lines, *(f"- {_md(note)}" for note in below)]) + "\n"
+    return "\n".join([*lines, *(f"- {markdown_text(note)}" for note in below)]) + "\n"
 
 
 def _mark(number: int) -> str:
     return str(number).translate(SUPERSCRIPTS)
 
 
-def _pipes(texts: Iterable[str]) -> str:
+def table_row(texts: Iterable[str]) -> str:
+    """One row of a Markdown table, of texts that are escaped already."""
     return f"| {' | '.join(texts)} |"
 
 
-def _md(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Escape what Markdown would read as markup; pipes would end a table cell."""
     escaped = "".join(f"\\{char}" if char in "\\|*`[]~" else char for char in " ".join(text.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -97,15 +97,8 @@ def _train(task: Task) -> Facts:
         "statuses": dict(Counter(record.status for record in records)),
         "trained": len(trained),
         "seconds_per_epoch": round(sum(r.train_seconds or 0 for r in timed) / epochs, 4) if epochs else None,
-        "environment": {**max(records, key=lambda record: record.ended).environment, **_gpu()},
+        "environment": max(records, key=lambda record: record.ended).environment,
     }
-
-
-def _gpu() -> Facts:
-    torch = sys.modules.get("torch")
-    if not (torch and torch.cuda.is_initialized()):
-        return {}
-    return {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
 
 
 def _peak_memory() -> Facts:
