@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TaskName = Literal["multiclass", "multilabel", "graph-multiclass"]
 Setting = Literal["transductive", "inductive"]
-Requirement = Literal["logits", "hidden", "edges", "labels"]
+# of the teacher: its outputs; "teachers": the pair's further teachers; "model": the teacher itself, before training
+Requirement = Literal["logits", "hidden", "edges", "labels", "teachers", "model"]
 Kernel = Literal["l2", "linear", "polynomial", "rbf", "cosine", "exp-l1"]
 
+NODE_CLASSES: frozenset[TaskName] = frozenset({"multiclass"})  # one class a node
 SINGLE_LABEL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "graph-multiclass"})
 ALL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "multilabel", "graph-multiclass"})
 Direction = Literal["student||teacher", "teacher||student"]  # of a KL divergence
