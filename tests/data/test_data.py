@@ -25,6 +25,8 @@ TWO_GRAPHS = {
     "split": Split(torch.tensor([0]), torch.tensor([1]), torch.tensor([1])),
 }
 MULTILABEL = {"task_name": "multilabel", "y": torch.tensor([[1.0, 0, 0]] * 4 + [[float("nan")] * 3])}
+SEVERAL = {"split": None, "splits": torch.tensor([[0, 1], [1, 2], [2, -1]], dtype=torch.int8)}  # of the two graphs
+TWO_CLASSES = {"y": torch.tensor([0, 1, 1, 0, -1]), "num_classes": 2}
 
 
 def graph_data(**changes):
@@ -49,8 +51,15 @@ def test_edges_are_made_symmetric_with_loops_once_and_sorted_by_destination():
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, MULTILABEL, {"edge_index": EDGES[:, :0]}, {"task_name": "graph-multiclass", "y": torch.tensor([2, -1])}],
-    ids=["multiclass", "multilabel", "clouds", "graphs"],
+    [
+        {},
+        MULTILABEL,
+        {"edge_index": EDGES[:, :0]},
+        {"task_name": "graph-multiclass", "y": torch.tensor([2, -1])},
+        SEVERAL,
+        TWO_CLASSES | {"metric": "roc_auc"},
+    ],
+    ids=["multiclass", "multilabel", "clouds", "graphs", "splits", "metric"],
 )
 def test_what_is_right_passes(changes):
     data = graph_data(**changes)
@@ -80,6 +89,15 @@ WRONG = {
         {"edge_index": symmetric_with_loops(torch.tensor([2]), torch.tensor([3]), 5)}
     ],
     "no such task or setting": [{"task_name": "regression"}, {"setting": "deductive"}],
+    "splits and split must not both be given": [{"splits": SEVERAL["splits"]}],
+    "splits must be [K, N] or [K, G] int8": [
+        SEVERAL | {"splits": SEVERAL["splits"].long()},
+        SEVERAL | {"splits": SEVERAL["splits"][0]},
+    ],
+    "splits must have a column for each node or graph": [SEVERAL | {"splits": torch.zeros(3, 5, dtype=torch.int8)}],
+    "splits must be 0, 1, 2 or -1": [SEVERAL | {"splits": SEVERAL["splits"] + step} for step in (1, -1)],
+    "no such metric": [{"metric": "f1"}, MULTILABEL | {"metric": "accuracy"}],
+    "roc_auc must be of two classes": [{"metric": "roc_auc"}, MULTILABEL | {"metric": "roc_auc"}],
 }
 
 
@@ -105,7 +123,15 @@ def test_the_digest_changes_with_every_array_and_with_nothing_else():
         "split": Split(torch.tensor([0]), torch.tensor([1]), torch.tensor([0])),
     }
     changed = [replace(data, **{name: value}).digest for name, value in other.items()]
-    assert len({data.digest, replace(data, split=None).digest, *changed}) == 7
+    several = [graph_data(**SEVERAL).digest, graph_data(**SEVERAL | {"splits": SEVERAL["splits"].flip(0)}).digest]
+    assert len({data.digest, replace(data, split=None).digest, *changed, *several}) == 9
+
+
+def test_the_digest_of_data_without_several_splits_or_another_metric_stays_what_it_was():
+    """Finished runs are known by it: had it changed, all of them would be trained again."""
+    assert graph_data().digest == "b2f16752c1ac88180dbcbded529245b84b9c69b4a83fb45ee14bf0b621a76bb6"
+    assert graph_data(metric="accuracy").digest == graph_data().digest
+    assert graph_data(**TWO_CLASSES, metric="roc_auc").digest != graph_data(**TWO_CLASSES).digest
 
 
 # Files
@@ -121,7 +147,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("changes", [{}, MULTILABEL, {"split": None}, {"edge_index": EDGES[:, :0]}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, MULTILABEL, {"split": None}, {"edge_index": EDGES[:, :0]}, SEVERAL, TWO_CLASSES | {"metric": "roc_auc"}],
+)
 def test_what_is_written_is_read_bit_for_bit(tmp_path, changes):
     data = graph_data(**changes)
     write_data(tmp_path, "toy", Toy(Toy.Params()), data)
@@ -131,6 +160,9 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path, changes):
     assert torch.equal(found.edge_index, data.edge_index)
     assert (found.task_name, found.setting, found.num_classes) == (data.task_name, data.setting, data.num_classes)
     assert (found.split is None) == (data.split is None)
+    assert (found.splits is None) == (data.splits is None)
+    assert data.splits is None or torch.equal(found.splits, data.splits)
+    assert found.task is data.task
     card = json.loads((tmp_path / "data.json").read_text())
     assert (card["name"], card["nodes"], card["graphs"], card["digest"]) == ("toy", 5, 2, data.digest)
 
@@ -170,7 +202,16 @@ def test_arrays_of_other_data_are_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"setting": "jnductive"}, {"task": "multilabl"}, {"task": "multilabel"}, {"classes": 2}, {"digest": "0"}]
+    "change",
+    [
+        {"setting": "jnductive"},
+        {"task": "multilabl"},
+        {"task": "multilabel"},
+        {"classes": 2},
+        {"digest": "0"},
+        {"metric": "roc_auc"},
+        {"metric": "f1"},
+    ],
 )
 def test_a_card_that_does_not_fit_the_arrays_is_refused(folder, change):
     card = json.loads((folder / "data.json").read_text())
@@ -179,7 +220,7 @@ def test_a_card_that_does_not_fit_the_arrays_is_refused(folder, change):
         read_data(folder)
 
 
-@pytest.mark.parametrize("missing", ["task", "setting", "classes", "digest"])
+@pytest.mark.parametrize("missing", ["task", "setting", "classes", "digest", "metric"])
 def test_a_card_that_lacks_something_is_named(folder, missing):
     card = json.loads((folder / "data.json").read_text())
     del card[missing]
@@ -223,6 +264,59 @@ def test_a_canonical_split_is_the_same_for_every_seed():
     assert toy.split(data, 0) is toy.split(data, 1) is data.split
     assert not toy.resplit
     assert drawn([0], [1], [2]).resplit
+
+
+def published(splits, declared=3, **changes):
+    """A data set of one graph of five nodes that comes with ``splits`` and states ``declared``; and its data."""
+
+    class Published(Toy):
+        setting, splits = "transductive", declared
+
+    codes = torch.tensor(splits, dtype=torch.int8)
+    edge_index = symmetric_with_loops(torch.tensor([0]), torch.tensor([1]), 5)
+    one = {"setting": "transductive", "graph_ptr": torch.tensor([0, 5]), "edge_index": edge_index}
+    return Published(Published.Params()), graph_data(**one, split=None, splits=codes, **changes)
+
+
+def test_a_seed_has_its_own_of_several_published_splits_and_after_the_last_comes_the_first():
+    toy, data = published([[0, 0, 1, 2, 2], [2, 1, 0, 0, -1], [1, 2, 0, 1, 2]])
+    assert toy.resplit
+    expected = [[[0, 1], [2], [3, 4]], [[2, 3], [1], [0]], [[2], [0, 3], [1, 4]]]
+    for seed in range(7):
+        assert [part.tolist() for part in toy.split(data, seed)] == expected[seed % 3]
+        assert all(part.dtype == torch.int64 for part in toy.split(data, seed))
+
+
+def test_published_splits_that_lack_a_part_or_that_the_class_does_not_state_are_refused():
+    toy, data = published([[0, 1, 2, 2, 2], [0, 1, 1, 1, 1], [0, 1, 2, -1, -1]])
+    with pytest.raises(DataError, match="nothing is left for test"):
+        toy.split(data, 4)
+    toy, data = published([[0, 1, 2, 2, 2]] * 3, declared=0)
+    assert not toy.resplit
+    with pytest.raises(DataError, match="come with 3 splits, but the class states 0: the statistics go by that"):
+        toy.split(data, 0)
+
+
+def test_published_splits_are_in_the_card_and_not_in_a_graph_by_itself(tmp_path):
+    toy, data = published([[0, 0, 1, 2, 2]] * 3)
+    write_data(tmp_path, "toy", toy, data)
+    assert json.loads((tmp_path / "data.json").read_text())["resplit"] is True
+    assert data.graph(0).splits is None
+    assert toy.split(read_data(tmp_path), 1).sizes() == {"train": 2, "val": 1, "test": 2}
+
+
+def test_data_that_are_not_canonical_are_not_shown_under_a_name_that_reads_the_same():
+    class Other(Toy):
+        name = "two_words"
+
+        def provenance(self):
+            return {"canonical": False, "remark": "made up"}
+
+    for name in ("two_words", "two-words", "Two-Words", "two-words-small", "two_words_2"):
+        with pytest.raises(DataError, match="made up: it must not be shown as 'two_words'"):
+            Other(Other.Params()).check_name(name)
+    for name in ("my-two-words", "two-wordsmiths", "two"):
+        Other(Other.Params()).check_name(name)
 
 
 # Seeds

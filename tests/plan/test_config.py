@@ -78,25 +78,146 @@ def test_every_problem_is_reported_at_once():
         plan(values)
 
 
-def test_a_method_that_cannot_apply_to_the_task_is_refused_with_the_pair(tmp_path):
-    (tmp_path / "single.py").write_text(
+def plugin_for(folder, name, declares):
+    (folder / f"{name}.py").write_text(
         "from distillbench.method import Method\n"
-        "from distillbench.params import SINGLE_LABEL_TASKS\n"
-        "class Single(Method):\n"
-        "    paper, tasks, requires = 'x', SINGLE_LABEL_TASKS, frozenset()\n"
+        "from distillbench.params import ALL_TASKS, NODE_CLASSES, SINGLE_LABEL_TASKS\n"
+        f"class Single(Method):\n    paper, {declares}\n"
     )
-    values = changed("plugins", value=[str(tmp_path)])
+    return str(folder)
+
+
+def test_a_method_is_left_out_where_it_does_not_apply_and_the_tables_say_so(tmp_path):
+    folder = plugin_for(tmp_path, "single", "tasks, requires = 'x', SINGLE_LABEL_TASKS, frozenset()")
+    values = changed("plugins", value=[folder])
     values["methods"]["single"] = None
-    with pytest.raises(ConfigError) as error:
+    planned = plan(values)
+    assert {cell.dataset for cell in planned.cells if "single" in planned.methods_of(cell)} == {"digits"}
+    (remark,) = planned.remarks()
+    assert remark.startswith("synthetic, gat: not run: single does not apply to multilabel tasks")
+    assert planned.runs == sum(len(entry["seeds"]) for entry in planned.expected().values())
+
+
+def test_a_pair_that_names_a_method_which_does_not_apply_is_refused(tmp_path):
+    folder = plugin_for(tmp_path, "single", "tasks, requires = 'x', SINGLE_LABEL_TASKS, frozenset()")
+    values = changed("plugins", value=[folder])
+    values["methods"]["single"] = None
+    values["datasets"]["synthetic"]["pairs"]["gat"]["methods"] = ["supervised", "single"]
+    with pytest.raises(
+        ConfigError, match=r"synthetic.pairs.gat: method 'single' does not apply to multilabel"
+    ) as error:
         plan(values)
-    assert "datasets.synthetic.pairs.gat: method 'single' does not apply to multilabel tasks" in str(error.value)
+    assert "single.py" in str(error.value)
     assert "datasets.digits" not in str(error.value)
 
 
-def test_a_method_that_needs_the_teachers_edges_is_refused_for_an_mlp_teacher():
-    values = changed(*PAIR, "teacher", value={"model": "mlp", "hidden": 8})
-    with pytest.raises(ConfigError, match=r"digits.pairs.gat: method 'lsp' needs the teacher's edges"):
+@pytest.mark.parametrize(
+    "declares, reason",
+    [
+        ("tasks, requires = 'x', frozenset({'graph-multiclass'}), frozenset()", "does not apply to multilabel tasks"),
+        ("tasks, requires, mlp_only = 'x', ALL_TASKS, frozenset(), True", "is for students without a graph"),
+        ("tasks, requires = 'x', ALL_TASKS, frozenset({'teachers'})", "needs further teachers"),
+    ],
+)
+def test_a_method_that_applies_to_no_pair_is_refused(tmp_path, declares, reason):
+    values = changed("plugins", value=[plugin_for(tmp_path, "lonely", declares)])
+    values["methods"]["lonely"] = None
+    with pytest.raises(ConfigError, match=rf"method 'lonely' {reason}"):
         plan(values)
+
+
+def test_a_baseline_that_does_not_apply_is_refused(tmp_path):
+    folder = plugin_for(tmp_path, "single", "tasks, requires = 'x', SINGLE_LABEL_TASKS, frozenset()")
+    values = changed("plugins", value=[folder])
+    values["methods"]["single"] = None
+    values["compare"] = {"baseline": "single"}
+    with pytest.raises(ConfigError, match=r"synthetic.pairs.gat: method 'single' does not apply"):
+        plan(values)
+
+
+def test_a_method_that_needs_the_teachers_edges_is_left_out_for_an_mlp_teacher():
+    values = changed(*PAIR, "teacher", value={"model": "mlp", "hidden": 8})
+    planned = plan(values)
+    assert "lsp" not in planned.methods_of(next(cell for cell in planned.cells if cell.dataset == "digits"))
+    assert any("lsp needs the teacher's edges" in remark for remark in planned.remarks())
+
+
+# combinations, further teachers, settings
+
+
+def combined(entry, name="lsp+kd"):
+    values = copy.deepcopy(VALID)
+    values["methods"][name] = entry
+    return values
+
+
+def test_a_combination_has_the_parameters_and_files_of_its_parts():
+    planned = plan(combined({"lsp": {"kernel": "cosine"}, "kd": {"alpha": 0.3}}))
+    cell = next(cell for cell in planned.cells if cell.dataset == "digits")
+    about = planned.student_params(cell, "lsp+kd", 0)["method"]
+    assert {Path(file).name for file in about["files"].values()} == {"lsp.py", "kd.py"}
+    assert about["params"]["lsp"]["kernel"] == "cosine" and about["params"]["kd"]["alpha"] == 0.3
+    assert about["params"]["kd"]["temperature"] == planned.variant("kd").params()["temperature"]
+    assert about["requires"] == ["edges", "hidden", "logits"]
+    assert {Path(file).name for file in planned.student_sources("digits", "pyg", "lsp+kd")} >= {"lsp.py", "kd.py"}
+
+
+def test_a_part_of_a_combination_may_be_a_variant_of_the_config():
+    values = combined(None, "lsp-cosine+kd")
+    values["methods"]["lsp-cosine"] = {"method": "lsp", "kernel": "cosine"}
+    assert plan(values).variant("lsp-cosine+kd").params()["lsp-cosine"]["kernel"] == "cosine"
+
+
+@pytest.mark.parametrize(
+    "name, entry, message",
+    [
+        ("lsp+kd", {"lsq": {}}, r"methods.lsp\+kd: unknown key 'lsq': did you mean 'lsp'\?"),
+        ("lsp+kd", {"kd": {"alfa": 1}}, r"methods.lsp\+kd.kd: unknown key 'alfa': did you mean 'alpha'\?"),
+        ("lsp+kd", {"kd": {"alpha": 7}}, r"methods.lsp\+kd.kd.alpha: 7: "),
+        ("lsp+kd", {"kd": 0.5}, r"methods.lsp\+kd: kd: 0.5: must be that method's hyper-parameters"),
+        ("lsp+kdd", None, r"methods.lsp\+kdd: unknown method 'kdd': did you mean 'kd'\?"),
+        ("kd+kd", None, r"methods.kd\+kd: 'kd\+kd': methods joined by '\+', each once"),
+    ],
+)
+def test_a_combination_that_is_misspelt_is_refused(name, entry, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(combined(entry, name))
+
+
+def test_further_teachers_are_trained_for_the_methods_that_need_them_only(tmp_path):
+    folder = plugin_for(tmp_path, "several", "tasks, requires = 'x', ALL_TASKS, frozenset({'hidden', 'teachers'})")
+    values = changed(*PAIR, "teachers", value={"deep": {"model": "gat", "hidden": 4, "layers": 3}})
+    assert plan(values).further_teachers() == []
+    values["plugins"] = [folder]
+    values["methods"]["several"] = None
+    planned = plan(values)
+    cell = next(cell for cell in planned.cells if cell.dataset == "digits")
+    deep = cell._replace(pair="gat@deep")
+    assert planned.teachers_of(cell, "several") == [cell, deep]
+    assert planned.teachers_of(cell, "kd") == [cell]
+    assert {each.pair for each in planned.further_teachers()} == {"gat@deep"}
+    assert planned.teacher_params(deep, 0)["model"]["layers"] == 3
+    assert planned.teacher_params(deep, 0)["training"] == planned.teacher_params(cell, 0)["training"]
+    assert any("several needs further teachers" in remark for remark in planned.remarks())  # on the other pair
+
+
+def test_a_further_teacher_that_does_not_fit_the_task_is_refused():
+    values = changed(*PAIR, "teachers", value={"deep": {"model": "dgcnn", "widths": [4], "embedding": 4}})
+    with pytest.raises(ConfigError, match=r"digits.pairs.gat.teachers.deep: 'dgcnn' predicts graphs"):
+        plan(values)
+
+
+def test_the_production_setting_is_for_transductive_data():
+    with pytest.raises(ConfigError, match=r"synthetic.pairs.gat: the production setting is for transductive data sets"):
+        plan(changed("protocol", value={"setting": "production"}))
+
+
+def test_the_two_settings_never_share_a_table():
+    values = changed(*PAIR, "protocol", value={"setting": "production"})
+    with pytest.raises(ConfigError, match=r"the two settings never share a table"):
+        plan(values)
+    del values["datasets"]["synthetic"]
+    assert "setting: production" in plan(values).remarks()[0]
 
 
 def test_a_model_that_does_not_fit_the_task_is_refused():

@@ -61,7 +61,7 @@ def test_a_methods_own_file_is_an_input_of_its_runs_only():
 def test_two_variants_of_one_method_have_their_own_folders_and_params():
     plan = planned(methods={"supervised": None, "lsp": None, "lsp-cosine": {"method": "lsp", "kernel": "cosine"}})
     cell = Cell("digits", "pyg", "gat")
-    assert plan.method_file("lsp-cosine") == plan.method_file("lsp")
+    assert list(plan.method_files("lsp-cosine").values()) == list(plan.method_files("lsp").values())
     assert plan.student_params(cell, "lsp-cosine", 0)["method"]["params"]["kernel"] == "cosine"
     assert plan.paths.shard(cell, "lsp-cosine", 0) != plan.paths.shard(cell, "lsp", 0)
 
@@ -78,8 +78,9 @@ def test_a_missing_library_leaves_its_cells_out_and_says_why(monkeypatch):
 
 def test_the_control_does_not_wait_for_a_teacher():
     plan = planned()
-    assert not plan.needs_teacher("supervised")
-    assert all(plan.needs_teacher(method) for method in ("kd", "fitnet", "at", "lsp"))
+    (cell,) = {cell for cell in plan.cells if cell[:2] == ("digits", "pyg")}
+    assert plan.teachers_of(cell, "supervised") == []
+    assert all(plan.teachers_of(cell, method) == [cell] for method in ("kd", "fitnet", "at", "lsp"))
 
 
 def paper_plan(file="paper"):
@@ -115,7 +116,8 @@ def test_a_pairs_protocol_is_that_of_its_runs_and_is_said_in_the_tables():
     assert official["protocol"] == Protocol(**OFFICIAL).model_dump()
     teachers = [plan.teacher_params(Cell("ppi", "pyg", p), 0)["protocol"] for p in ("yang-5l", "yang-5l-official")]
     assert teachers[0]["teacher_selection"] == "validation"
-    assert teachers[1] == {"decision": "logit", "score": "batches", "teacher_selection": "last", "validate_every": 10}
+    official = {"decision": "logit", "score": "batches", "teacher_selection": "last", "validate_every": 10}
+    assert teachers[1] == {"setting": "transductive", **official}
     (remark,) = plan.remarks()
     assert remark.startswith("ppi, yang-5l-official:")
     assert all(f"{key}: {value}" in remark for key, value in OFFICIAL.items())
@@ -140,11 +142,9 @@ def test_each_oddity_of_the_released_code_is_turned_on_by_itself_once():
     assert protocols.pop("official") == {**usual, **OFFICIAL}
     switched = [{k: v for k, v in protocol.items() if v != usual[k]} for protocol in protocols.values()]
     assert sorted(switched, key=str) == sorted(({key: value} for key, value in OFFICIAL.items()), key=str)
-    lsp = plan.method_params("lsp").model_dump()
-    official = plan.method_params("lsp-official").model_dump()
-    variants = {
-        m: plan.method_params(m).model_dump() for m in plan.methods if m.startswith("lsp-") and m != "lsp-official"
-    }
+    lsp = plan.variant("lsp").params()
+    official = plan.variant("lsp-official").params()
+    variants = {m: plan.variant(m).params() for m in plan.methods if m.startswith("lsp-") and m != "lsp-official"}
     one_at_a_time = {m: {k for k, v in params.items() if v != lsp[k]} for m, params in variants.items()}
     assert one_at_a_time == {
         "lsp-kernel": {"kernel"},

@@ -172,7 +172,9 @@ def _params(role="student", *, method="lsp", epochs=6, **training):
         "training": {"epochs": epochs, "batch_size": 2, **training},
         "protocol": {},
     }
-    about = {"name": method, "file": str(plugin), "params": {}, "needs_teacher": needs}
+    requires = ["hidden", "edges"] if needs else []
+    about = {"name": method, "files": {method: str(plugin)}, "params": {}, "requires": requires}
+    about["teachers"] = [PAIR.pair] if needs else []
     return params if role == "teacher" else {**params, "teacher_model": model, "method": about}
 
 
@@ -279,12 +281,12 @@ def _weights(outcome):
 @pytest.mark.parametrize("method", ["supervised", "lsp"])
 def test_weights_after_an_epoch_are_those_of_a_run_of_that_many_epochs(results, method):
     data, outputs = Paths(results).data("synthetic"), Paths(results).runs(PAIR, "teacher") / "seed-0.outputs.pt"
-    outputs = outputs if method == "lsp" else None
+    outputs = [outputs] if method == "lsp" else []
     seen = Observed(_params(method=method), data).watch(0, [2, 4, 6], outputs)
     assert list(seen.states) == [2, 4, 6] and seen.reason == ""
     for epochs in (2, 6):
         shorter = {**_params(method=method, epochs=epochs), "protocol": {"selection": "last"}}
-        assert _equal(seen.states[epochs], _weights(Observed(shorter, data).run(0, teacher_outputs_file=outputs)))
+        assert _equal(seen.states[epochs], _weights(Observed(shorter, data).run(0, teacher_outputs=outputs)))
 
 
 def test_a_falling_learning_rate_falls_as_in_the_whole_run(results):

@@ -15,6 +15,7 @@ from distillbench.models import GNN, canonical_state, initialise
 from distillbench.params import ALL_TASKS, Parameters
 from distillbench.plugins import load
 from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
+from distillbench.steps import Teaching
 from distillbench.train import Checkpointing, DivergedError, OutOfTimeError, fit, without_test
 
 METHODS = Path(__file__).parents[2] / "methods"
@@ -53,7 +54,7 @@ class Run:
 
     def fit(self, epochs=4, *, patience=None, learning_rate=0.01, **options):
         training = Training(epochs=epochs, patience=patience, learning_rate=learning_rate)
-        options = {"seed": self.seed, "teacher": self.teacher} | options
+        options = {"seed": self.seed, "teaching": Teaching(self.teacher)} | options
         return fit(self.model, self.method, self.inputs, self.split, training, **options)
 
 

@@ -133,13 +133,29 @@ def _refused(info: zipfile.ZipInfo) -> str | None:
     return f"has {info.file_size:,} bytes unpacked" if info.file_size > MEMBER_LIMIT else None
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file of any size."""
+def sha256(source: Path | bytes) -> str:
+    """SHA-256 (hex) of a file of any size, or of its content."""
+    return _digest(source, lambda _: hashlib.sha256())
+
+
+def git_id(source: Path | bytes) -> str:
+    """What git calls the content of a file (40 hex digits): ``git ls-tree`` lists it, where nothing else is known."""
+    return _digest(source, lambda size: hashlib.sha1(b"blob %d\0" % size))
+
+
+def fingerprint(source: Path | bytes, like: str) -> str:
+    """The digest that ``like`` is one of: git's id where it has 40 digits, else SHA-256."""
+    return git_id(source) if len(like) == 40 else sha256(source)
+
+
+def _digest(source: Path | bytes, start: Callable[[int], Any]) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return hashlib.file_digest(file, lambda: start(size)).hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        raise DataError(f"{source!s}: cannot be read ({error})") from error
 
 
 def given(path: str) -> Path:
@@ -152,43 +168,52 @@ def given(path: str) -> Path:
     return found
 
 
-def downloaded(target: Path, url: Callable[[], str], expected: str, size: int) -> Path:
-    """``target``, fetched by PyG's downloader unless it is there; in either case its SHA-256 is ``expected``.
+def downloaded(
+    target: Path, url: Callable[[], str], expected: str, size: int | None = None, *, others: str = ""
+) -> Path:
+    """``target``, fetched by PyG's downloader unless it is there; in either case its fingerprint is ``expected``.
 
     It gets its name only when it is whole: a download cut short is never taken for a whole one, nor kept. ``url`` is
     called only where something is fetched, for those who have the address from a library that is slow to import.
+    others: the files of the same folder that are needed with it, as messages should call them.
 
     Raises:
         DataError: saying what to fetch and where to put it, or what was found instead of ``size`` bytes with this
             digest.
     """
     if not target.is_file():
-        _fetch(url(), target, expected, size)
-    elif (found := sha256(target)) != expected:
+        _fetch(url(), target, expected, size, others)
+    elif (found := fingerprint(target, expected)) != expected:
+        otherwise = "; to use it all the same, move it elsewhere and name it in datasets.<name>.params.path"
         raise DataError(
-            f"{target.absolute()}: not the file expected: {target.stat().st_size:,} bytes, SHA-256 {found}, instead of "
-            f"{size:,} bytes, SHA-256 {expected}. Delete it to have it downloaded again; to use it all the same, "
-            "move it elsewhere and name it in datasets.<name>.params.path"
+            f"{target.absolute()}: not the file expected: {_described(target.stat().st_size, found)}, instead of "
+            f"{_described(size, expected)}. Delete it to have it downloaded again{'' if others else otherwise}"
         )
     return target
 
 
-def _fetch(url: str, target: Path, expected: str, size: int) -> None:
+def _described(size: int | None, digest: str) -> str:
+    kind = "git id" if len(digest) == 40 else "SHA-256"
+    return f"{kind} {digest}" if size is None else f"{size:,} bytes with {kind} {digest}"
+
+
+def _fetch(url: str, target: Path, expected: str, size: int | None, others: str) -> None:
     from torch_geometric.data import download_url
 
     draft = target.with_name(f".{target.name}.{os.getpid()}")
-    instead = (
-        f"Fetch {url} on any machine and put it at {target.absolute()}, "
-        "or name it in datasets.<name>.params.path of the config"
+    instead = f"Fetch {url} on any machine and put it at {target.absolute()}, " + (
+        f"likewise {others}; or name the folder they are in as datasets.<name>.params.path of the config"
+        if others
+        else "or name it in datasets.<name>.params.path of the config"
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _timeout(60):
             download_url(url, str(draft.parent), log=False, filename=draft.name)
-        if (found := sha256(draft)) != expected:
+        if (found := fingerprint(draft, expected)) != expected:
             raise DataError(
-                f"{url}: {draft.stat().st_size:,} bytes with SHA-256 {found} came, instead of {size:,} bytes with "
-                f"SHA-256 {expected}; deleted again. Try once more. {instead}"
+                f"{url}: {_described(draft.stat().st_size, found)} came, instead of {_described(size, expected)}; "
+                f"deleted again. Try once more. {instead}"
             )
         draft.replace(target)
     except (OSError, HTTPException) as error:

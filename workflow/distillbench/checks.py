@@ -1,6 +1,6 @@
 """Whether a config can run: plug-ins, parameters, models and methods that fit together. Imports no torch."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -8,7 +8,8 @@ from distillbench.claims import mismatch, read_claims
 from distillbench.config import Pair
 from distillbench.params import TEACHER, suggestion
 from distillbench.plugins import Declaration, PluginError
-from distillbench.specs import DGCNNSpec, predicts_graphs, uses_edges
+from distillbench.specs import DGCNNSpec, predicts_graphs
+from distillbench.variants import Variant, explain
 
 if TYPE_CHECKING:
     from distillbench.plan import Plan
@@ -22,18 +23,18 @@ def problems_of(plan: "Plan") -> list[str]:
 def _check_names(plan: "Plan") -> list[str]:
     """Plug-ins that do not exist, parameters they do not have."""
     problems = []
-    for section, names, read in (
-        ("datasets", plan.config.datasets, plan.dataset_params),
-        ("methods", plan.config.methods, plan.method_params),
-    ):
-        inside = ".params" if section == "datasets" else ""
-        for name in names:
-            try:
-                read(name)
-            except PluginError as error:
-                problems.append(f"{section}.{name}: {error}")
-            except ValidationError as error:
-                problems += [_explain_params(f"{section}.{name}{inside}", e) for e in error.errors()]
+    for name in plan.config.datasets:
+        try:
+            plan.dataset_params(name)
+        except PluginError as error:
+            problems.append(f"datasets.{name}: {error}")
+        except ValidationError as error:
+            problems += [explain(f"datasets.{name}.params", each) for each in error.errors()]
+    for name in plan.methods:
+        try:
+            problems += [problem for part in plan.variant(name).parts for problem in part.problems()]
+        except PluginError as error:
+            problems.append(f"methods.{name}: {error}")
     if TEACHER in plan.methods:
         problems.append(f"methods.{TEACHER}: the name is taken by the teacher itself; choose another")
     baseline = plan.config.compare.baseline
@@ -83,22 +84,56 @@ def _check_structure(plan: "Plan") -> list[str]:
 
 
 def _check_pairs(plan: "Plan") -> list[str]:
-    """Models that do not fit a task, methods that do not apply to a task or a pair."""
-    problems = []
+    """Models that do not fit a task, methods that do not apply to a pair that names them, or to no pair at all."""
+    problems: list[str] = []
+    applied: set[str] = set()
+    settings: dict[str, str] = {}
+    try:
+        variants = {name: plan.variant(name) for name in plan.methods}
+    except PluginError:
+        return []  # reported by _check_names
+    if any(part.problems() for variant in variants.values() for part in variant.parts):
+        return []
     for name, entry in plan.config.datasets.items():
         try:
             dataset = plan.dataset_declaration(name)
-            methods = {method: plan.method_declaration(method) for method in plan.methods}
         except PluginError:
             continue  # reported by _check_names
         for pair_name, pair in entry.pairs.items():
             where = f"datasets.{name}.pairs.{pair_name}"
+            protocol = plan.protocol(pair)
+            settings.setdefault(protocol.setting, where)
+            if protocol.setting == "production" and dataset.setting != "transductive":
+                problems.append(f"{where}: the production setting is for transductive data sets, this one is inductive")
             problems += _check_models(where, pair, dataset, _points(plan, name))
-            for method, declared in methods.items():
+            for method, variant in variants.items():
                 if pair.methods and method not in pair.methods:
                     continue
-                problems += [f"{where}: {problem}" for problem in _check_method(plan, method, declared, dataset, pair)]
+                reason = variant.unfit(dataset, pair, protocol)
+                if reason is None:
+                    applied.add(method)
+                    problems += [f"{where}: {problem}" for problem in _check_layers(variant, pair)]
+                elif pair.methods or method == plan.config.compare.baseline:
+                    problems.append(f"{where}: method {method!r} {reason} ({_files(variant)})")
+                else:
+                    problems += _only_here(plan, where, method, variant, reason)
+    if len(settings) > 1:
+        both = " and ".join(settings.values())
+        problems.append(f"protocol.setting: {both} differ, and the two settings never share a table: use two configs")
     return list(dict.fromkeys(problems))  # a pair's layers are wrong for all methods alike
+
+
+def _only_here(plan: "Plan", where: str, method: str, variant: Variant, reason: str) -> list[str]:
+    """A method that applies to none of the pairs is a mistake; one that applies to some is left out of the others."""
+    for cell in plan.all_cells:
+        chosen = plan.pair(cell).methods
+        if (not chosen or method in chosen) and not plan.unfit(cell, method):
+            return []
+    return [f"{where}: method {method!r} {reason} ({_files(variant)})"]
+
+
+def _files(variant: Variant) -> str:
+    return ", ".join(str(part.declared.path) for part in variant.parts)
 
 
 def _points(plan: "Plan", dataset: str) -> int | None:
@@ -110,32 +145,23 @@ def _points(plan: "Plan", dataset: str) -> int | None:
     return points if isinstance(points, int) else None
 
 
-def _check_method(plan: "Plan", name: str, method: Declaration, dataset: Declaration, pair: Pair) -> list[str]:
-    if dataset.task not in method.tasks:
-        return [
-            f"method {name!r} does not apply to {dataset.task} tasks "
-            f"(it applies to: {', '.join(sorted(method.tasks))}; {method.path})"
-        ]
+def _check_layers(variant: Variant, pair: Pair) -> list[str]:
     problems = []
-    if "edges" in method.requires and not uses_edges(pair.teacher):
-        problems.append(f"method {name!r} needs the teacher's edges, and its teacher is an MLP")
-    try:
-        params = plan.method_params(name, pair)
-    except ValidationError:
-        return problems  # reported by _check_names
-    where = f"methods.{name}.layers" if "layers" in plan.config.methods[name] else "layers"
-    for roles in getattr(params, "layers", ()):
-        for role, index, spec in (("student", roles[0], pair.student), ("teacher", roles[1], pair.teacher)):
-            depth = len(spec.hidden_dims)
-            if not -depth <= index < depth:
-                problems.append(f"{where}: {role} layer {index}: the {role} has {depth} hidden layers")
+    for part in variant.parts:
+        where = f"{part.place}.layers" if "layers" in part.given else "layers"
+        for roles in getattr(part.params(pair), "layers", None) or ():
+            for role, index, spec in (("student", roles[0], pair.student), ("teacher", roles[1], pair.teacher)):
+                depth = len(spec.hidden_dims)
+                if not -depth <= index < depth:
+                    problems.append(f"{where}: {role} layer {index}: the {role} has {depth} hidden layers")
     return problems
 
 
 def _check_models(where: str, pair: Pair, dataset: Declaration, points: int | None) -> list[str]:
     problems = []
     dynamic = dataset.attributes.get("dynamic", False)
-    for role, spec in (("teacher", pair.teacher), ("student", pair.student)):
+    further = [(f"teachers.{name}", spec) for name, spec in pair.teachers.items()]
+    for role, spec in (("teacher", pair.teacher), ("student", pair.student), *further):
         graph_level = dataset.task == "graph-multiclass"
         if graph_level and not predicts_graphs(spec):
             problems.append(f"{where}.{role}: {spec.model!r} predicts nodes, the task is {dataset.task}: set readout")
@@ -145,14 +171,7 @@ def _check_models(where: str, pair: Pair, dataset: Declaration, points: int | No
             problems.append(f"{where}.{role}: {spec.model!r} needs edges, and the data set has none: use dgcnn or mlp")
         if isinstance(spec, DGCNNSpec) and points is not None and spec.k > points:
             problems.append(f"{where}.{role}.k: {spec.k} neighbours asked for, but a cloud has {points} points")
-        training = (pair.teacher_training or pair.training) if role == TEACHER else pair.training
+        training = (pair.teacher_training or pair.training) if role != "student" else pair.training
         if isinstance(spec, DGCNNSpec) and training.batch_size < 2:
             problems.append(f"{where}.{role}: dgcnn has batch norms over graphs, which need a batch_size of 2 or more")
     return problems
-
-
-def _explain_params(where: str, error: Any) -> str:
-    place = ".".join([where, *map(str, error["loc"])])
-    message = error["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(error["input"], dict) else f"{error['input']!r}: "
-    return f"{place}: {given}{message}"

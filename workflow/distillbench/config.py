@@ -71,11 +71,15 @@ class Evaluation(Parameters):
 class Protocol(Evaluation):
     """The same for every method of a table: how students are evaluated, and what follows.
 
+    setting: in the transductive one all nodes and edges are there in training, without the labels of the test part; in
+    production (Zhang et al., GLNN, ICLR 2022) a fifth of the test nodes is not, nor are its edges, for teachers and
+    students. The metric is of the whole test part in both; the records tell seen from unseen.
     distill_nodes: which nodes the distillation terms see in transductive tasks. teacher_selection: ``selection`` for
     teachers. train_projectors: whether those of the methods are trained. ``protocol: official`` stands for OFFICIAL:
     what the authors' released code of LSP does.
     """
 
+    setting: Literal["transductive", "production"] = "transductive"
     distill_nodes: Literal["all", "train"] = "all"
     teacher_selection: Literal["validation", "validation-or-loss", "last"] = "validation"
     train_projectors: bool = True
@@ -123,8 +127,9 @@ class Published(Parameters):
 class Pair(Parameters):
     """A teacher and a student. ``teacher_training`` where the teacher is trained differently.
 
-    layers: the (student, teacher) hidden layers that methods match, where a method's own parameters do not say.
-    methods: those of the config that are run; all by default. protocol: where it differs from the config's.
+    teachers: further ones by name, for methods of several (mskd); trained as the pair's own. layers: the (student,
+    teacher) hidden layers that methods match, where a method's own parameters do not say. methods: those of the config
+    that are run; by default all that apply. protocol: where it differs from the config's.
     published: the published results to set beside ours.
     """
 
@@ -132,6 +137,7 @@ class Pair(Parameters):
     student: ModelSpec
     training: Training = Training()
     teacher_training: Training | None = None
+    teachers: dict[Name, ModelSpec] = {}
     layers: LayerPairs | None = None
     methods: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     protocol: AnyProtocol | None = None
@@ -215,7 +221,11 @@ def name_files(files: Sequence[str | Path]) -> str:
 def _explain(error: Any) -> str:
     steps = list(error["loc"])
     # the tag of a discriminated union (gat, dgcnn, ...) is in the location of an error but not in the file
-    tags = {i for i in range(1, len(steps)) if steps[i - 1] in ("teacher", "student") and steps[i] in MODELS}
+    tags = {
+        i
+        for i in range(1, len(steps))
+        if steps[i] in MODELS and (steps[i - 1] in ("teacher", "student") or steps[i - 2] == "teachers")
+    }
     place = ".".join(str(step) for i, step in enumerate(steps) if i not in tags)
     value, message, context = error.get("input"), error["msg"].removeprefix("Value error, "), error.get("ctx", {})
     if error["type"] == "union_tag_invalid":

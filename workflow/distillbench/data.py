@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distillbench.params import Parameters, Setting, TaskName
+from distillbench.params import METRICS, Parameters, Setting, TaskName
 from distillbench.record import write_atomically
 from distillbench.seeds import generator
-from distillbench.tasks import TASKS, Task
+from distillbench.tasks import OTHER_METRICS, TASKS, Task, task_of
 
 
 class DataError(ValueError):
@@ -47,7 +47,9 @@ class GraphData:
 
     x: [N, F] float32. edge_index: [2, E] int64, sorted by destination, no duplicates, symmetric with self-loops; empty
     for point clouds, whose edges the model draws. y: [N] or [G] int64, or [N, C] float32 in {0, 1}. graph_ptr: [G + 1]
-    int64, first node of each graph. split: the canonical split where the data set has one. num_classes: C.
+    int64, first node of each graph. split: the canonical split where the data set has one. num_classes: C. splits:
+    [K, N], for inductive tasks [K, G], int8, where it comes with several: 0 train, 1 val, 2 test, -1 none of them.
+    metric: what it is scored by, where that is not the task's own metric; "roc_auc" (two classes).
     """
 
     x: Tensor
@@ -58,6 +60,8 @@ class GraphData:
     setting: Setting
     num_classes: int
     split: Split | None = None
+    splits: Tensor | None = None
+    metric: str = ""
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -67,7 +71,7 @@ class GraphData:
     @property
     def task(self) -> Task:
         """The task: loss, metric and decision rule."""
-        return TASKS[self.task_name]
+        return task_of(self.task_name, self.metric)
 
     @property
     def num_nodes(self) -> int:
@@ -91,6 +95,8 @@ class GraphData:
         for name, array in _arrays(self).items():
             total.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
             total.update(np.ascontiguousarray(array).tobytes())
+        if self.task.metric_name != METRICS[self.task_name]:
+            total.update(f"metric:{self.task.metric_name}".encode())
         return total.hexdigest()
 
     def graph(self, index: int) -> "GraphData":
@@ -106,13 +112,16 @@ class GraphData:
             y=self.y[rows],
             graph_ptr=torch.tensor([0, stop - start]),
             split=None,
+            splits=None,
         )
         return part
 
     def _problem(self) -> str | None:
         if self.task_name not in TASKS or self.setting not in get_args(Setting):
             return f"GraphData: no such task or setting: {self.task_name}, {self.setting}"
-        rules = itertools.chain(self._rules_of_nodes(), self._rules_of_edges())
+        if self.metric not in ("", METRICS[self.task_name], *OTHER_METRICS):
+            return f"GraphData: no such metric: {self.metric}"
+        rules = itertools.chain(self._rules_of_nodes(), self._rules_of_edges(), self._rules_of_splits())
         return next((f"GraphData: {rule}" for rule, holds in rules if not holds), None)
 
     def _rules_of_nodes(self) -> Iterator[tuple[str, bool]]:
@@ -131,6 +140,8 @@ class GraphData:
         else:
             yield f"y must be [M] int64, one row for each {self.task.level}", y.ndim == 1 and y.dtype == torch.int64
             yield "y must be 0 to C - 1 or (hidden) -1", bool(((y >= -1) & (y < self.num_classes)).all())
+        if self.metric == "roc_auc":
+            yield "roc_auc must be of two classes, one a row", self.num_classes == 2 and not self.task.multilabel
 
     def _rules_of_edges(self) -> Iterator[tuple[str, bool]]:
         yield "edge_index must be [2, E] int64", self.edge_index.dtype == torch.int64 and len(self.edge_index) == 2
@@ -149,17 +160,28 @@ class GraphData:
         )
         yield "edge_index must not link two graphs", torch.equal(of_source, of_destination)
 
+    def _rules_of_splits(self) -> Iterator[tuple[str, bool]]:
+        if self.splits is None:
+            return
+        rows = len(self.x) if self.setting == "transductive" else self.num_graphs
+        yield "splits and split must not both be given", self.split is None
+        yield "splits must be [K, N] or [K, G] int8", self.splits.dtype == torch.int8 and self.splits.ndim == 2
+        yield "splits must have a column for each node or graph", self.splits.shape[1] == rows
+        yield "splits must be 0, 1, 2 or -1", bool(((self.splits >= -1) & (self.splits < len(Split._fields))).all())
+
 
 class Dataset:
     """One subclass per file in ``datasets/``.
 
     A subclass states its task, setting, source and licence, its parameters, how to ``load`` and, where the split is
-    redrawn for every seed, how to ``draw_split``.
+    redrawn for every seed, how to ``draw_split``. One that comes with several splits states how many.
     """
 
     task: ClassVar[TaskName]
     setting: ClassVar[Setting]
     dynamic: ClassVar[bool] = False  # no edges of its own: the model draws them
+    metric: ClassVar[str] = ""  # what it is scored by, where that is not the task's own metric
+    splits: ClassVar[int] = 0  # published ones, where there are several: seed s has number s modulo splits
     source: ClassVar[str]
     licence: ClassVar[str]
     name: ClassVar[str] = ""  # of the plug-in: its file's, set when it is loaded
@@ -185,8 +207,8 @@ class Dataset:
 
     @property
     def resplit(self) -> bool:
-        """Whether the split is redrawn for every seed."""
-        return type(self).draw_split is not Dataset.draw_split
+        """Whether the split changes with the seed: it is drawn, or another of several published ones."""
+        return self.splits > 1 or type(self).draw_split is not Dataset.draw_split
 
     def augment(self, x: Tensor, ptr: Tensor, random: torch.Generator) -> Tensor:
         """What a model in training sees instead of ``x`` [N, F], the features of the graphs that ``ptr`` [G + 1] marks.
@@ -206,7 +228,8 @@ class Dataset:
     def check_name(self, name: str) -> None:
         """Raise DataError where data that are not canonical would be shown under the data set's own name."""
         about, own = self.provenance(), self.name
-        if about["canonical"] or not re.match(rf"{re.escape(own)}([^a-z0-9]|$)", name.casefold()):
+        alike = rf"{re.escape(own.replace('_', '-'))}([^a-z0-9]|$)"
+        if about["canonical"] or not re.match(alike, name.casefold().replace("_", "-")):
             return
         other = about.get("name", f"my-{own}")
         raise DataError(
@@ -215,8 +238,11 @@ class Dataset:
         )
 
     def split(self, data: GraphData, seed: int) -> Split:
-        """The split of one seed: the canonical one, or drawn from the scope (seed, "split")."""
-        parts = self.draw_split(data, generator(seed, "split")) if self.resplit else data.split
+        """The split of one seed: the canonical one, the seed's of several, or drawn from the scope (seed, "split")."""
+        if data.splits is not None:
+            parts: Split | None = self._published(data.splits, seed)
+        else:
+            parts = self.draw_split(data, generator(seed, "split")) if self.resplit else data.split
         if parts is None:
             raise DataError(f"{type(self).__name__}: no canonical split, and draw_split is not defined")
         empty = [name for name, size in parts.sizes().items() if not size]
@@ -225,6 +251,15 @@ class Dataset:
         if len(torch.cat(parts).unique()) != sum(map(len, parts)):
             raise DataError(f"{type(self).__name__}: the parts of the split overlap")
         return parts
+
+    def _published(self, splits: Tensor, seed: int) -> Split:
+        if len(splits) != self.splits:
+            raise DataError(
+                f"{type(self).__name__}: the data come with {len(splits)} splits, but the class states {self.splits}: "
+                "the statistics go by that"
+            )
+        codes = splits[seed % len(splits)]
+        return Split(*((codes == part).nonzero().flatten() for part in range(len(Split._fields))))
 
 
 def symmetric_with_loops(source: Tensor, destination: Tensor, num_nodes: int) -> Tensor:
@@ -268,6 +303,7 @@ def read_data(folder: Path) -> GraphData:
     try:
         card = json.loads(card_path.read_text())
         about: Any = {"task_name": card["task"], "setting": card["setting"], "num_classes": card["classes"]}
+        about["metric"] = card["metric"]
         digest = card["digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{card_path}: cannot be read ({type(error).__name__}: {error}); {again}") from error

@@ -7,6 +7,7 @@ import ctypes
 import io
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,18 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from distillbench.backends import get_backend
+from distillbench.combination import Combined, load_method
 from distillbench.config import Protocol, Training
-from distillbench.data import read_data
+from distillbench.data import GraphData, read_data
 from distillbench.inputs import Inputs, TeacherOutputs, load_outputs, predict, teacher_outputs
 from distillbench.method import Dims, Method, TaskLossOnly
-from distillbench.models import GNN, canonical_state, count_parameters, initialise
+from distillbench.models import GNN, canonical_state, count_parameters, initialise, load_canonical
 from distillbench.params import Parameters
 from distillbench.plugins import load
+from distillbench.production import extended, observed, place, with_features
+from distillbench.seeds import generator
 from distillbench.specs import ModelSpec
+from distillbench.steps import Teaching, setup_of, subgraph
 from distillbench.train import Checkpointing, DivergedError, Fit, OutOfTimeError, Progress, fit, silent, without_test
 
 log = logging.getLogger("distillbench")
@@ -89,14 +94,20 @@ class Experiment:
         self,
         seed: int,
         *,
-        teacher_outputs_file: Path | None = None,
+        teacher_outputs: Sequence[Path] = (),
+        teacher_weights: Path | None = None,
         run_seconds: float = float("inf"),
         checkpointing: Checkpointing | None = None,
         progress: Progress = silent,
     ) -> Outcome:
-        """Train and evaluate one seed. What can be expected to go wrong becomes the outcome's status."""
+        """Train and evaluate one seed. What can be expected to go wrong becomes the outcome's status.
+
+        teacher_outputs: files of the pair's teacher, then of further ones. teacher_weights: of the pair's teacher, for
+        methods that run it before training.
+        """
+        teaching = self._teaching(teacher_outputs, teacher_weights)
         try:
-            return self._run(seed, teacher_outputs_file, run_seconds, checkpointing, progress)
+            return self._run(seed, teaching, run_seconds, checkpointing, progress)
         except DivergedError as error:
             return Outcome("diverged", str(error), error.history)
         except OutOfTimeError as error:
@@ -113,18 +124,27 @@ class Experiment:
     def _run(
         self,
         seed: int,
-        teacher_file: Path | None,
+        teaching: Teaching,
         run_seconds: float,
         checkpointing: Checkpointing | None,
         progress: Progress,
     ) -> Outcome:
         split = self.dataset.split(self.data, seed)
-        data, visible = without_test(self.data, split)
-        inputs = Inputs(data, self.backend, self.device, self.training.batch_size, self.dataset.augment)
-        method = self._method(seed)
-        role = "student" if "method" in self.params else "teacher"
-        model = self._model(seed, role)
         protocol = Protocol(**self.params["protocol"])
+        role = "student" if "method" in self.params else "teacher"
+        data, visible = without_test(self.data, split)
+        seen = observed(split, data.num_nodes, seed) if protocol.setting == "production" else None
+        if seen is not None:
+            data, visible = subgraph(data, seen), place(visible, seen)
+        method = self._method(seed)
+        inputs = self._inputs(data)
+        setup = setup_of(inputs, visible, teaching, generator(seed, "student"))
+        extra = method.student_inputs(setup)
+        if extra is not None:
+            inputs = self._inputs(with_features(data, extra))
+            setup = setup_of(inputs, visible, teaching, generator(seed, "student"))
+        inner = self._model(seed, role, inputs.data.x.shape[1])
+        model = _wrapped(inner, method.wrap_student(inner, setup), seed, role).to(self.device)
         evaluation = protocol.evaluation(role)
         result: Fit = fit(
             model,
@@ -133,7 +153,7 @@ class Experiment:
             visible,
             self.training,
             seed=seed,
-            teacher=load_outputs(teacher_file) if teacher_file else None,
+            teaching=teaching,
             distill_nodes=protocol.distill_nodes,
             evaluation=evaluation,
             train_projectors=protocol.train_projectors,
@@ -142,8 +162,19 @@ class Experiment:
             progress=progress,
         )
         # the one look at the test part, on the selected weights
-        everything = Inputs(self.data, self.backend, self.device, self.training.batch_size)
-        predictions = predict(model, everything.ordered(split.test))
+        everything = self.data
+        if extra is not None:
+            everything = with_features(everything, extra if seen is None else extended(extra, seen, everything))
+        predictions = predict(model, self._inputs(everything, augment=False).ordered(split.test))
+        logits, y = map(torch.cat, zip(*predictions, strict=True))
+        task = self.data.task
+        metrics = task.metrics(logits, y)
+        if seen is not None:
+            known = torch.isin(split.test, seen).to(y.device)
+            parts = {"seen": known, "unseen": ~known}
+            metrics |= {
+                f"{task.metric_name}_{name}": task.metric(logits[rows], y[rows]) for name, rows in parts.items()
+            }
         weights = io.BytesIO()
         torch.save(canonical_state(model), weights)
         return Outcome(
@@ -152,30 +183,59 @@ class Experiment:
             best_epoch=result.best_epoch,
             seconds=result.seconds,
             val=result.val,
-            test=self.data.task.score(predictions, evaluation),
-            test_metrics=self.data.task.metrics(*map(torch.cat, zip(*predictions, strict=True))),
+            test=task.score(predictions, evaluation),
+            test_metrics=metrics,
             params=count_parameters(model),
             split_sizes=split.sizes(),
             weights=weights.getvalue(),
-            outputs=None if role == "student" else teacher_outputs(model, inputs, split.train),
+            outputs=None if role == "student" else teacher_outputs(model, inputs, visible.train),
         )
 
-    def _model(self, seed: int, role: str) -> nn.Module:
+    def _inputs(self, data: GraphData, augment: bool = True) -> Inputs:
+        augmentation = self.dataset.augment if augment else None
+        return Inputs(data, self.backend, self.device, self.training.batch_size, augmentation)
+
+    def _teaching(self, outputs: Sequence[Path], weights: Path | None) -> Teaching:
+        if not outputs:
+            return Teaching()
+        first, *further = map(load_outputs, outputs)
+        model = None
+        if weights:
+            model = self._teacher()
+            load_canonical(model, torch.load(weights, weights_only=True))
+        return Teaching(first, tuple(further), model, self._teacher)
+
+    def _teacher(self) -> GNN:
+        """A model like the teacher, on the CPU; its weights are the method's to initialise."""
+        spec = TypeAdapter(ModelSpec).validate_python(self.params["teacher_model"])
+        return GNN(spec, self.backend, self.data.x.shape[1], self.data.num_classes)
+
+    def _model(self, seed: int, role: str, d_in: int) -> GNN:
         spec = TypeAdapter(ModelSpec).validate_python(self.params["model"])
-        model = GNN(spec, self.backend, self.data.x.shape[1], self.data.num_classes)
+        model = GNN(spec, self.backend, d_in, self.data.num_classes)
         initialise(model, seed, role)
-        return model.to(self.device)
+        return model
 
     def _method(self, seed: int) -> Method:
         spec: Any = TypeAdapter(ModelSpec)
         student = self._dims(spec.validate_python(self.params["model"]))
         if "method" not in self.params:
             return TaskLossOnly(Parameters(), student, student)
-        plugin = load("method", Path(self.params["method"]["file"]))
+        about = self.params["method"]
         teacher = self._dims(spec.validate_python(self.params["teacher_model"]))
-        method: Method = plugin(plugin.Params(**self.params["method"]["params"]), student, teacher)
-        initialise(method, seed, "projector")
+        method = load_method(about["files"], about["params"], student, teacher)
+        for part in method.parts.values() if isinstance(method, Combined) else (method,):
+            initialise(part, seed, "projector")
         return method
 
     def _dims(self, spec: Any) -> Dims:
         return Dims(spec.hidden_dims, self.data.num_classes)
+
+
+def _wrapped(model: nn.Module, wrapper: nn.Module, seed: int, role: str) -> nn.Module:
+    """The wrapper with its own parameters initialised by name; those of the model in it stay as they are."""
+    if wrapper is not model:
+        kept = {name: value.clone() for name, value in model.state_dict().items()}
+        initialise(wrapper, seed, role)
+        model.load_state_dict(kept)
+    return wrapper

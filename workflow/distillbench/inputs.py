@@ -157,7 +157,7 @@ class TeacherOutputs:
         if self.edges is None:
             edges = (batch.graph.edge_index,) * len(hidden)
         else:
-            edges = tuple(_cut(drawn, self.ptr, places, ptr).to(device) for drawn in self.edges)
+            edges = tuple(cut_edges(drawn, self.ptr, places, ptr).to(device) for drawn in self.edges)
         if self.precomputed:
             edge_rows, _ = ranges(_edge_ptr(self.edge_index, self.ptr), places)
         # where there are as many edges as nodes each node has just its self-loop, and both kinds of rows are the same
@@ -189,7 +189,7 @@ def teacher_outputs(model: nn.Module, inputs: Inputs, part: Tensor) -> TeacherOu
         ptr=ptr,
         logits=torch.cat(logits),
         hidden=tuple(torch.cat(layer) for layer in zip(*hidden, strict=True)),
-        edge_index=_cut(data.edge_index, data.graph_ptr, ids, ptr),
+        edge_index=cut_edges(data.edge_index, data.graph_ptr, ids, ptr),
         edges=tuple(
             torch.cat([edges + start for edges, start in zip(layer, starts, strict=False)], dim=1)
             for layer in zip(*edges_drawn, strict=True)
@@ -213,7 +213,7 @@ def _edge_ptr(edge_index: Tensor, ptr: Tensor) -> Tensor:
     return torch.searchsorted(edge_index[1].contiguous(), ptr.to(edge_index.dtype))
 
 
-def _cut(edge_index: Tensor, ptr: Tensor, places: Tensor, new_ptr: Tensor) -> Tensor:
+def cut_edges(edge_index: Tensor, ptr: Tensor, places: Tensor, new_ptr: Tensor) -> Tensor:
     """The edges of the graphs at ``places``, renumbered as those graphs' nodes are in ``new_ptr``."""
     edge_ptr = _edge_ptr(edge_index, ptr)
     rows, _ = ranges(edge_ptr, places)

@@ -42,6 +42,7 @@ log = logging.getLogger("distillbench")
 
 # a run with another status (oom, timeout, skipped) is tried again when its job runs again
 FINISHED = ("ok", "diverged")
+_ENDINGS = {"weights": "pt", "outputs": "outputs.pt"}
 _DECIDES = ("model", "training", "teacher_model", "protocol", "dataset_params")
 
 
@@ -109,7 +110,7 @@ class Job:
         begun = time.monotonic()
         seeds: list[int] = self.params["seeds"]
         teachers = self._teachers()
-        keys = {seed: self._key(seed, teachers.get(seed)) for seed in seeds}
+        keys = {seed: self._key(seed, teachers.get(seed, [])) for seed in seeds}
         records = {seed: record for seed in seeds if (record := self._stored(seed, keys[seed]))}
         todo = [seed for seed in seeds if seed not in records]
         if records:
@@ -120,7 +121,7 @@ class Job:
             log.info("%s begins", title)
             assert run_one is not None
             started = utc_now()
-            outcome = run_one(seed, keys[seed], teachers.get(seed), title)
+            outcome = run_one(seed, keys[seed], teachers.get(seed, []), title)
             records[seed] = self._store(seed, keys[seed], started, outcome)
             log.info("%s: %s", title, _describe(records[seed]))
         ordered = [records[seed] for seed in seeds]
@@ -135,19 +136,20 @@ class Job:
         """One of a seed's files."""
         return self.folder / f"seed-{seed}.{ending}"
 
-    def _teachers(self) -> dict[int, Record]:
-        """The teachers' records by seed, where the method needs a teacher."""
-        if not self.params.get("method", {}).get("needs_teacher"):
-            return {}
-        return {record.seed: record for record in read_shard(self.paths.shard(self.cell, TEACHER, self.shard))}
+    def _teachers(self) -> dict[int, list[Record]]:
+        """The teachers' records by seed, the pair's own first, where the method needs any."""
+        cells = [self.cell._replace(pair=pair) for pair in self.params.get("method", {}).get("teachers", [])]
+        shards = [read_shard(self.paths.shard(cell, TEACHER, self.shard)) for cell in cells]
+        return {records[0].seed: list(records) for records in zip(*shards, strict=True)}
 
-    def _key(self, seed: int, teacher: Record | None) -> str:
+    def _key(self, seed: int, teachers: list[Record]) -> str:
         decides = {name: self.params[name] for name in _DECIDES if name in self.params}
         decides["dataset_params"] = without_path(decides["dataset_params"])
-        if not teacher:
+        if not teachers:
             decides.pop("teacher_model", None)
         method = self.params.get("method", {}).get("params")
-        return digest(decides, method, self.digests, seed, teacher and [teacher.key, teacher.status, teacher.digests])
+        frozen = [[teacher.key, teacher.status, teacher.digests] for teacher in teachers]
+        return digest(decides, method, self.digests, seed, frozen)
 
     def _stored(self, seed: int, key: str) -> Record | None:
         """The finished run of this seed, if its key agrees. A corrupt record is named and set aside, never used."""
@@ -170,9 +172,9 @@ class Job:
         return None if missing else record
 
     def _artifact(self, seed: int, name: str) -> Path:
-        return self.file(seed, {"weights": "pt", "outputs": "outputs.pt"}[name])
+        return self.file(seed, _ENDINGS[name])
 
-    def _runner(self) -> "Callable[[int, str, Record | None, str], Outcome]":
+    def _runner(self) -> "Callable[[int, str, list[Record], str], Outcome]":
         """What runs one seed. A library that does not import gives skipped runs, with the reason."""
         from distillbench.experiment import Experiment, Outcome
         from distillbench.train import Checkpointing
@@ -186,12 +188,16 @@ class Job:
         device = str(experiment.device)
         self.environment = environment(self.cell.backend, device, 1)
 
-        def run_one(seed: int, key: str, teacher: Record | None, title: str) -> Outcome:
-            if teacher and teacher.status != "ok":
-                return Outcome("skipped", f"its teacher has the status {teacher.status}: {teacher.reason}")
+        needs_model = "model" in self.params.get("method", {}).get("requires", [])
+
+        def run_one(seed: int, key: str, teachers: list[Record], title: str) -> Outcome:
+            for teacher in teachers:
+                if teacher.status != "ok":
+                    return Outcome("skipped", f"its teacher has the status {teacher.status}: {teacher.reason}")
             return experiment.run(
                 seed,
-                teacher_outputs_file=self._teacher_outputs(teacher) if teacher else None,
+                teacher_outputs=[self._of_teacher(teacher, "outputs") for teacher in teachers],
+                teacher_weights=self._of_teacher(teachers[0], "weights") if needs_model else None,
                 run_seconds=self.params["run_seconds"],
                 checkpointing=Checkpointing(
                     self.file(seed, "checkpoint.pt"), key, self.execution["checkpoint_seconds"]
@@ -201,11 +207,12 @@ class Job:
 
         return run_one
 
-    def _teacher_outputs(self, teacher: Record) -> Path:
-        """The file of a teacher's outputs, if it is the one that its record speaks of."""
-        path = self.paths.runs(self.cell, TEACHER) / f"seed-{teacher.seed}.outputs.pt"
-        if not path.exists() or file_digest(path) != teacher.digests["outputs"]:
-            shard = self.paths.shard(self.cell, TEACHER, self.shard)
+    def _of_teacher(self, teacher: Record, name: str) -> Path:
+        """The file of a teacher's outputs or weights, if it is the one that its record speaks of."""
+        cell = self.cell._replace(pair=teacher.pair)
+        path = self.paths.runs(cell, TEACHER) / f"seed-{teacher.seed}.{_ENDINGS[name]}"
+        if not path.exists() or file_digest(path) != teacher.digests[name]:
+            shard = self.paths.shard(cell, TEACHER, self.shard)
             state = "does not match its record" if path.exists() else "is missing"
             raise RecordError(f"{path}: {state}. Delete it and {shard}, and run snakemake again.")
         return path

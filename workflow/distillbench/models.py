@@ -43,7 +43,7 @@ class GNN(nn.Module):
 
     def __init__(self, spec: Spec, backend: Backend, d_in: int, d_out: int) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.d_in = spec, d_in
         arguments = (backend, d_in, d_out)
         self.body = _DGCNN(spec, *arguments) if isinstance(spec, DGCNNSpec) else _Layers(spec, *arguments)
 
@@ -94,7 +94,8 @@ class _Layers(nn.Module):
             hidden.append(x if self.spec.tap == "after" else out)
         else:
             logits = self.classifier(_pool(x, graph, self.spec.readout or "mean"))
-        edges = graph.edge_index if self.spec.model != "mlp" else graph.edge_index[:, :0]
+        # an MLP does not touch the graph
+        edges = graph.edge_index if self.spec.model != "mlp" else torch.empty(2, 0, dtype=torch.int64, device=x.device)
         return Output(logits, tuple(hidden), (edges,) * len(hidden))
 
 

@@ -16,10 +16,11 @@ from distillbench.params import METRICS, TEACHER, suggestion
 from distillbench.paths import Cell, Paths
 from distillbench.plugins import Declaration, declaration, find
 from distillbench.record import digest
+from distillbench.variants import Variant, read_variant
 
 PACKAGE = Path(__file__).parent
 # what a training run's result depends on: inputs of the rules and part of every record's key
-DATA_SOURCES = ("data.py", "archives.py", "clouds.py")
+DATA_SOURCES = ("data.py", "tasks.py", "archives.py", "clouds.py", "readers.py", "heterophilous.py", "ogb_files.py")
 MODEL_SOURCES = (
     "data.py",
     "clouds.py",
@@ -30,10 +31,12 @@ MODEL_SOURCES = (
     "models.py",
     "method.py",
     "inputs.py",
+    "steps.py",
+    "production.py",
     "train.py",
     "experiment.py",
 )
-METHOD_SOURCES = ("structure.py",)
+METHOD_SOURCES = ("structure.py", "combination.py")
 
 
 class Plan:
@@ -79,9 +82,30 @@ class Plan:
         return list(self.config.methods)
 
     def methods_of(self, cell: Cell) -> list[str]:
-        """Names of the variants that are run in a cell."""
+        """Names of the variants that are run in a cell: those its pair names, else all that apply to it."""
         chosen = self.pair(cell).methods
-        return [method for method in self.methods if chosen is None or method in chosen]
+        return [method for method in self.methods if (method in chosen if chosen else not self.unfit(cell, method))]
+
+    def unfit(self, cell: Cell, method: str) -> str | None:
+        """Why a variant does not apply to a cell; None where it does."""
+        pair = self.pair(cell)
+        return self.variant(method).unfit(self.dataset_declaration(cell.dataset), pair, self.protocol(pair))
+
+    def teachers_of(self, cell: Cell, method: str) -> list[Cell]:
+        """The cells of the teachers that a variant needs: the pair's own first, then further ones."""
+        requires = self.variant(method).requires
+        further = [cell._replace(pair=f"{cell.pair}@{name}") for name in self.pair(cell).teachers]
+        return ([cell] if requires else []) + (further if "teachers" in requires else [])
+
+    def further_teachers(self) -> list[Cell]:
+        """The cells of all further teachers that are needed."""
+        needed = (
+            each
+            for cell in self.cells
+            for method in self.methods_of(cell)
+            for each in self.teachers_of(cell, method)[1:]
+        )
+        return list(dict.fromkeys(needed))
 
     @property
     def shards(self) -> list[int]:
@@ -139,18 +163,29 @@ class Plan:
     def structure_files(self) -> list[str]:
         """One figure of the feature space per cell, in two formats. Raises ConfigError where there is none to draw."""
         names = ["-".join(cell) for cell in self.structure_cells()]
+        wanted = self.config.structure.methods
+        special = [m for m in wanted if m in self.methods and self._is_special(m)]
+        if special:
+            problem = f"{', '.join(special)}: a student or teachers of its own, which are not drawn"
+            raise ConfigError(f"{name_files(self.files)}:\n  structure.methods: {problem}")
         if not names:
-            wanted = self.config.structure.methods
             hints = [f"; {m!r}{suggestion(m, self.methods)}" for m in wanted if m not in self.methods]
             problem = f"no pair is run with all of: {', '.join(wanted)}{''.join(hints)}"
             raise ConfigError(f"{name_files(self.files)}:\n  structure.methods: {problem}")
         folder = self.paths.root / "figures" / "structure"
         return [str(folder / f"{name}.{ending}") for name in names for ending in ("png", "svg")]
 
+    def _is_special(self, method: str) -> bool:
+        """Whether a run of a variant needs more than the pair's student and its teacher's outputs."""
+        variant = self.variant(method)
+        defined = frozenset.union(*(part.declared.defines for part in variant.parts))
+        return bool({"teachers", "model"} & variant.requires or {"student_inputs", "wrap_student"} & defined)
+
     @property
     def runs(self) -> int:
         """Number of runs: a teacher and all students for each seed of each cell."""
-        return sum(1 + len(self.methods_of(cell)) for cell in self.cells) * self.config.seeds
+        teachers = len(self.cells) + len(self.further_teachers())
+        return (teachers + sum(len(self.methods_of(cell)) for cell in self.cells)) * self.config.seeds
 
     def published_pairs(self) -> list[dict[str, Any]]:
         """The pairs that are set beside published results, and beside which."""
@@ -167,12 +202,17 @@ class Plan:
         ]
 
     def remarks(self) -> list[str]:
-        """What a reader of the tables has to know about the protocol of some pairs."""
+        """What a reader of the tables has to know about some pairs: their protocol, methods that do not apply."""
         texts = []
         for dataset, entry in self.config.datasets.items():
             for name, pair in entry.pairs.items():
                 if departures := self._departures(pair):
                     texts.append(f"{dataset}, {name}: the protocol departs from the usual one in {departures}.")
+                if pair.methods is None:
+                    cell = Cell(dataset, self.config.backends[0], name)
+                    left = [f"{m} {reason}" for m in self.methods if (reason := self.unfit(cell, m))]
+                    if left:
+                        texts.append(f"{dataset}, {name}: not run: {'; '.join(left)}.")
         return texts
 
     def _departures(self, pair: Pair) -> str:
@@ -195,7 +235,7 @@ class Plan:
             "training": (pair.teacher_training or pair.training).model_dump(mode="json"),
             # what concerns students only is not to retrain teachers
             "protocol": self.protocol(pair).model_dump(
-                include={"decision", "score", "teacher_selection", "validate_every"}
+                include={"setting", "decision", "score", "teacher_selection", "validate_every"}
             ),
         }
 
@@ -210,15 +250,12 @@ class Plan:
             "protocol": self.protocol(pair).model_dump(mode="json"),
             "method": {
                 "name": method,
-                "file": self.method_file(method),
-                "params": self.method_params(method, pair).model_dump(mode="json"),
-                "needs_teacher": self.needs_teacher(method),
+                "files": self.method_files(method),
+                "params": self.variant(method).params(pair),
+                "requires": sorted(self.variant(method).requires),
+                "teachers": [each.pair for each in self.teachers_of(cell, method)],
             },
         }
-
-    def needs_teacher(self, method: str) -> bool:
-        """Whether a method reads anything of the teacher; the control does not."""
-        return bool(self.method_declaration(method).requires)
 
     def protocol(self, pair: Pair) -> Protocol:
         """A pair's own protocol, or the config's."""
@@ -248,7 +285,7 @@ class Plan:
     def structure_params(self, cell: Cell) -> dict[str, Any]:
         """Which features are drawn, and everything that decides the runs they are of."""
         drawn, pair = self.config.structure, self.pair(cell)
-        matched = getattr(self.method_params(drawn.methods[0], pair), "layers", None) or pair.layers or [(-1, -1)]
+        matched = self.variant(drawn.methods[0]).params(pair).get("layers") or pair.layers or [(-1, -1)]
         return {
             "seed": drawn.seed,
             "graph": drawn.graph,
@@ -266,7 +303,7 @@ class Plan:
     def structure_sources(self, cell: Cell) -> list[str]:
         """Source files that a figure of the feature space depends on."""
         names = ("figures.py", "structure_panels.py", "structure_figures.py")
-        methods = [self.method_file(method) for method in self.config.structure.methods]
+        methods = [file for method in self.config.structure.methods for file in self.method_files(method).values()]
         return [*self.teacher_sources(cell.dataset, cell.backend), *_sources(*METHOD_SOURCES, *names), *methods]
 
     def data_files(self, dataset: str) -> list[str]:
@@ -279,9 +316,9 @@ class Plan:
         """Source files that every data set depends on."""
         return _sources(*DATA_SOURCES)
 
-    def method_file(self, method: str) -> str:
-        """The plug-in file of a method variant."""
-        return _relative(self.method_declaration(method).path)
+    def method_files(self, method: str) -> dict[str, str]:
+        """The plug-in files of a method variant, by the name of its parts."""
+        return {part.name: _relative(part.declared.path) for part in self.variant(method).parts}
 
     def teacher_sources(self, dataset: str, backend: str) -> list[str]:
         """Source files that a teacher's result depends on."""
@@ -290,7 +327,11 @@ class Plan:
 
     def student_sources(self, dataset: str, backend: str, method: str) -> list[str]:
         """Source files that a student's result depends on."""
-        return self.teacher_sources(dataset, backend) + _sources(*METHOD_SOURCES) + [self.method_file(method)]
+        return (
+            self.teacher_sources(dataset, backend)
+            + _sources(*METHOD_SOURCES)
+            + list(self.method_files(method).values())
+        )
 
     def profile_sources(self, backend: str) -> list[str]:
         """Source files that a profile depends on."""
@@ -319,8 +360,9 @@ class Plan:
         for cell in self.all_cells:
             if cell.backend not in self.missing:
                 continue
-            task = self.dataset_declaration(cell.dataset).task
-            common = {**cell._asdict(), "task": task, "metric": METRICS[task], "key": "", "status": "skipped"}
+            declared = self.dataset_declaration(cell.dataset)
+            metric = declared.attributes.get("metric") or METRICS[declared.task]
+            common = {**cell._asdict(), "task": declared.task, "metric": metric, "key": "", "status": "skipped"}
             rows += [
                 {**common, "method": method, "role": role, "seed": seed, "reason": self.missing[cell.backend]}
                 for role, methods in (("teacher", [TEACHER]), ("student", self.methods_of(cell)))
@@ -336,26 +378,20 @@ class Plan:
         file = self.entry(name).dataset or name
         return _declared("dataset", file, tuple(self._folders("dataset")))
 
-    def method_declaration(self, name: str) -> Declaration:
-        """What the plug-in of a method variant declares. Raises PluginError."""
-        file = self.config.methods[name].get("method", name)
-        return _declared("method", file, tuple(self._folders("method")))
+    def variant(self, name: str) -> Variant:
+        """What an entry under ``methods`` stands for. Raises PluginError."""
+        folders = tuple(self._folders("method"))
+        return read_variant(name, self.config.methods, lambda file: _declared("method", file, folders))
 
     def dataset_params(self, name: str) -> Any:
         """A data set's parameters. Raises PluginError, pydantic's ValidationError."""
         return self.dataset_declaration(name).params(**self.entry(name).params)
 
-    def method_params(self, name: str, pair: Pair | None = None) -> Any:
-        """A variant's parameters, with the layers of ``pair`` where it takes layers and gives none. Raises as above."""
-        given = {key: value for key, value in self.config.methods[name].items() if key != "method"}
-        params = self.method_declaration(name).params
-        if pair and pair.layers and "layers" in params.model_fields:
-            given = {"layers": pair.layers, **given}
-        return params(**given)
-
     def pair(self, cell: Cell) -> Pair:
-        """The pair of a cell."""
-        return self.entry(cell.dataset).pairs[cell.pair]
+        """The pair of a cell; of a further teacher's, the pair with that teacher."""
+        name, _, further = cell.pair.partition("@")
+        pair = self.entry(cell.dataset).pairs[name]
+        return pair.model_copy(update={"teacher": pair.teachers[further], "teachers": {}}) if further else pair
 
     def entry(self, dataset: str) -> DatasetConfig:
         """A data set's part of the config."""

@@ -105,19 +105,17 @@ def select(plan: Plan, options: argparse.Namespace) -> list[Task]:
             some = [seed for seed in plan.seeds(shard) if seed in seeds]
             if not some:
                 continue
-            params = {**plan.teacher_params(cell, shard), "seeds": some}
-            sources = plan.teacher_sources(cell.dataset, cell.backend)
-            teacher = _training(plan, cell, TEACHER, shard, params, sources)
             if TEACHER in methods:
+                teacher = _teacher(plan, cell, shard, some)
                 teachers[teacher.name] = teacher
             for method in plan.methods_of(cell):
                 if method not in methods:
                     continue
                 params = {**plan.student_params(cell, method, shard), "seeds": some}
-                needs = [teacher.name] if params["method"]["needs_teacher"] else []
-                teachers |= dict.fromkeys(needs, teacher)
+                needed = [_teacher(plan, each, shard, some) for each in plan.teachers_of(cell, method)]
+                teachers |= {teacher.name: teacher for teacher in needed}
                 sources = plan.student_sources(cell.dataset, cell.backend, method)
-                students.append(_training(plan, cell, method, shard, params, sources, needs))
+                students.append(_training(plan, cell, method, shard, params, sources, [each.name for each in needed]))
     if not teachers and not students:
         reasons = "; ".join(plan.missing.values()) or "the pairs named do not have the methods named"
         raise ConfigError(f"nothing is selected: {reasons}")
@@ -137,6 +135,11 @@ def _data(plan: Plan, dataset: str) -> Task:
     arguments = {"results": results, "file": plugin, **plan.data_params(dataset), "sources": plan.data_sources()}
     name = _data_name(dataset)
     return Task(name, arguments, (), plan.paths.data(dataset) / "data.json", _log(plan, name))
+
+
+def _teacher(plan: Plan, cell: Cell, shard: int, seeds: list[int]) -> Task:
+    params = {**plan.teacher_params(cell, shard), "seeds": seeds}
+    return _training(plan, cell, TEACHER, shard, params, plan.teacher_sources(cell.dataset, cell.backend))
 
 
 def _training(

@@ -6,19 +6,19 @@ training. One graph or cloud of the test part is drawn, of one seed; no label of
 """
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distillbench.config import ConfigError
 from distillbench.data import GraphData, Split
 from distillbench.experiment import Experiment
 from distillbench.inputs import Inputs
-from distillbench.models import canonical_state, load_canonical
+from distillbench.models import GNN, canonical_state, load_canonical
 from distillbench.params import TEACHER
 from distillbench.paths import Cell, Paths
 from distillbench.record import Record, RecordError, file_digest, read_shard
@@ -62,7 +62,7 @@ def structure_figure(results: str, records: list[str], params: dict[str, Any], p
     columns = {}
     for method, own in params["students"].items():
         student = Observed(own, paths.data(cell.dataset))
-        columns[f"student with {method}" if own["method"]["needs_teacher"] else f"student alone ({method})"] = [
+        columns[f"student with {method}" if own["method"]["requires"] else f"student alone ({method})"] = [
             *student.after(epochs, runs[method], runs[TEACHER], view, of_student),
             student.selected(runs[method], view, of_student),
         ]
@@ -153,13 +153,13 @@ class Watched(NamedTuple):
 class Observed(Experiment):
     """An experiment whose model can be looked at while it is trained, and afterwards."""
 
-    model: nn.Module
+    model: GNN
 
-    def _model(self, seed: int, role: str) -> nn.Module:
-        self.model = super()._model(seed, role)
+    def _model(self, seed: int, role: str, d_in: int) -> GNN:
+        self.model = super()._model(seed, role, d_in)
         return self.model
 
-    def watch(self, seed: int, epochs: Iterable[int], teacher_outputs_file: Path | None = None) -> Watched:
+    def watch(self, seed: int, epochs: Iterable[int], teacher_outputs: Sequence[Path] = ()) -> Watched:
         """Train the run of ``seed`` anew until the last of ``epochs`` is over.
 
         A seed fixes a run, so these are the weights that the stored run had (on a CPU, bit for bit). The run is stopped
@@ -178,7 +178,7 @@ class Observed(Experiment):
 
         seconds = self.params["run_seconds"]
         try:
-            outcome = self.run(seed, teacher_outputs_file=teacher_outputs_file, run_seconds=seconds, progress=look)
+            outcome = self.run(seed, teacher_outputs=teacher_outputs, run_seconds=seconds, progress=look)
         except _Enough:
             return Watched(states, losses, "")
         ended = f"training ended after epoch {len(outcome.history)}"
@@ -186,10 +186,10 @@ class Observed(Experiment):
 
     def after(self, epochs: list[int], run: Run, teacher: Run, view: View, layer: int) -> list[Panel]:
         """A panel for each of ``epochs`` of a student's run."""
-        needs_teacher = self.params["method"]["needs_teacher"]
+        needs_teacher = bool(self.params["method"]["requires"])
         if not epochs or (needs_teacher and teacher.problem):
             return [Panel(None, run.problem)] * len(epochs)
-        seen = self.watch(run.record.seed, epochs, teacher.file("outputs") if needs_teacher else None)
+        seen = self.watch(run.record.seed, epochs, [teacher.file("outputs")] if needs_teacher else [])
         # on another kind of processor the last bits of a sum may differ, and a run goes its own way from there
         stored = run.losses()
         same = all(stored.get(epoch, loss) == loss for epoch, loss in seen.losses.items())
@@ -214,7 +214,8 @@ class Observed(Experiment):
     @torch.no_grad()
     def distances(self, state: State, view: View, layer: int) -> np.ndarray:
         """Distances [P] in the features of a hidden layer, from the view's marked node to each of those drawn."""
-        model = self._model(0, "student" if "method" in self.params else TEACHER)  # whose weights are replaced
+        role = "student" if "method" in self.params else TEACHER
+        model = self._model(0, role, self.data.x.shape[1])  # whose weights are replaced
         load_canonical(model, state)
         model.eval()
         inputs = Inputs(self.data, self.backend, self.device, self.training.batch_size)

@@ -28,7 +28,9 @@ RUN_COLUMNS = {
 }  # fmt: skip
 SPLITS = {"n_train": "train", "n_val": "val", "n_test": "test"}  # column of runs: key of Record.split_sizes
 BACKENDS = {"pyg": "PyG", "dgl": "DGL"}
-METRICS = {"accuracy": "accuracy", "micro_f1": "micro-F1", "mean_class_accuracy": "mean class accuracy"}
+METRICS = {
+    "accuracy": "accuracy", "micro_f1": "micro-F1", "mean_class_accuracy": "mean class accuracy", "roc_auc": "ROC AUC",
+}  # fmt: skip
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 NOTHING = "–"
 LEFT = ("Method", "Verdict")
@@ -215,7 +217,7 @@ def _explanations(comparison: pd.DataFrame, alpha: float, min_seeds: int) -> lis
     resplit = list(pd.unique(comparison.loc[comparison["resplit"].astype(bool), "dataset"]))
     if resplit:
         notes.append(
-            f"The split is drawn anew for every seed of {', '.join(resplit)}. There, p resplit is the corrected t test "
+            f"The split changes with the seed of {', '.join(resplit)}. There, p resplit is the corrected t test "
             f"of Nadeau and Bengio (Holm-adjusted), which speaks of new data from the same source; “better” or “worse” "
             f"alone needs both tests, and “on these splits” marks what holds over splits of this data set, no more."
         )

@@ -5,14 +5,15 @@ start-up time (5 s) than most runs take to train.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distillbench.config import Evaluation
-from distillbench.params import METRICS, TaskName
+from distillbench.params import TaskName
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Task:
     @property
     def metric_name(self) -> str:
         """Name of the metric."""
-        return METRICS[self.name]
+        return self.metric.__name__
 
     def metrics(self, logits: Tensor, y: Tensor) -> dict[str, float]:
         """All metrics by name."""
@@ -78,8 +79,31 @@ def micro_f1(logits: Tensor, y: Tensor) -> float:
     return 2 * hits / marked if marked else 0.0
 
 
+def roc_auc(logits: Tensor, y: Tensor) -> float:
+    """Share of the pairs of a row of class 1 and one of class 0 whose scores are in that order, ties counted half.
+
+    The score is logit 1 minus logit 0. 0.5 where only one of the two classes occurs, as it can in a batch.
+    """
+    score = logits[:, 1].double() - logits[:, 0].double()
+    positive, negative = score[y == 1], score[y == 0].sort().values
+    if not len(positive) or not len(negative):
+        return 0.5
+    lower, not_higher = (torch.searchsorted(negative, positive, right=ties).sum().item() for ties in (False, True))
+    return (lower + not_higher) / (2 * len(positive) * len(negative))
+
+
 TASKS: dict[str, Task] = {
     "multiclass": Task("multiclass", "node", F.cross_entropy, accuracy, (mean_class_accuracy,)),
     "multilabel": Task("multilabel", "node", F.binary_cross_entropy_with_logits, micro_f1, multilabel=True),
     "graph-multiclass": Task("graph-multiclass", "graph", F.cross_entropy, accuracy, (mean_class_accuracy,)),
 }
+OTHER_METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {"roc_auc": roc_auc}  # that a data set may ask for
+
+
+@cache
+def task_of(name: str, metric: str = "") -> Task:
+    """The task, scored by ``metric`` where a data set asks for another than its own, which is recorded all the same."""
+    task = TASKS[name]
+    if metric in ("", task.metric_name):
+        return task
+    return replace(task, metric=OTHER_METRICS[metric], more=(task.metric, *task.more))

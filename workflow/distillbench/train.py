@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from distillbench.config import USUAL, Evaluation, Training
 from distillbench.data import GraphData, Split
-from distillbench.inputs import Batch, Inputs, TeacherOutputs, predict
+from distillbench.inputs import Inputs, predict
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.record import write_atomically
 from distillbench.seeds import derive, generator
+from distillbench.steps import Guidance, Teaching, detached
 
+NO_TEACHING = Teaching()
 Progress = Callable[[dict[str, float], int], None]  # an epoch's row of the history, the best epoch so far
-
-NO_TEACHER = Output(torch.empty(0), (), ())
 
 
 class RunError(RuntimeError):
@@ -85,7 +85,7 @@ def fit(
     training: Training,
     *,
     seed: int,
-    teacher: TeacherOutputs | None = None,
+    teaching: Teaching = NO_TEACHING,
     distill_nodes: Literal["all", "train"] = "all",
     evaluation: Evaluation = USUAL,
     train_projectors: bool = True,
@@ -97,21 +97,30 @@ def fit(
 
     The epoch with the highest validation metric is kept, the earliest of several, unless ``evaluation`` selects
     otherwise; a row of the history has a ``val`` only where there was an evaluation. Deterministic for a seed on a CPU
-    with a fixed number of threads. ``progress`` gets each epoch's row of the history and the best epoch so far.
+    with a fixed number of threads. ``progress`` gets each epoch's row of the history and the best epoch so far. What a
+    method prepares counts as training; its adversary learns at the rate that the student begins with.
 
     Raises:
         DivergedError: a loss or a prediction is not finite. OutOfTimeError: more than ``run_seconds`` have passed.
     """
     task = inputs.data.task
-    step_inputs = _Steps(inputs, method, split, teacher, distill_nodes)
-    trained = [*model.parameters(), *(method.parameters() if train_projectors else [])]
-    optimiser = torch.optim.Adam(trained, lr=training.learning_rate, weight_decay=training.weight_decay)
+    begun = time.monotonic()
+    torch.manual_seed(derive(seed, "prepare"))
+    guidance = Guidance(inputs, method, split, teaching, distill_nodes, generator(seed, "prepare"))
+    method.to(inputs.device)
+    adversary = _Adversary(method, training.learning_rate)
+    own = [p for p in method.parameters() if p.requires_grad and p not in adversary] if train_projectors else []
+    optimiser = torch.optim.Adam(
+        [*model.parameters(), *own], lr=training.learning_rate, weight_decay=training.weight_decay
+    )
     random = {scope: generator(seed, scope) for scope in ("batches", "augment", "method")}
     torch.manual_seed(derive(seed, "dropout"))
-    state = _State(model, method, optimiser, random)
+    state = _State(model, method, optimiser, random, adversary.optimiser)
     if checkpointing:
         state.resume(checkpointing)
-    begun, saved = time.monotonic() - state.seconds, time.monotonic()
+    if state.epoch:
+        begun = time.monotonic() - state.seconds
+    saved = time.monotonic()
 
     while state.epoch < training.epochs and not _patience_over(state, training):
         state.epoch += 1
@@ -121,7 +130,9 @@ def fit(
         sums: dict[str, float] = {}
         steps = 0
         for batch in inputs.shuffled(split.train, random["batches"], random["augment"]):
-            terms = step_inputs.terms(model(batch.graph, batch.x), batch, state.epoch, random["method"])
+            student, teacher, ctx = guidance.step(model, batch, state.epoch, random["method"])
+            adversary.step(student, teacher, ctx)
+            terms = method.terms(student, teacher, ctx)
             loss = torch.stack(list(terms.values())).sum()
             values = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
             if not loss.isfinite():
@@ -170,13 +181,43 @@ def _patience_over(state: "_State", training: Training) -> bool:
     return training.patience is not None and state.epoch - state.best_epoch >= training.patience
 
 
+class _Adversary:
+    """The parts of a method that are trained against the student, if there are any, by an Adam of their own."""
+
+    def __init__(self, method: Method, learning_rate: float) -> None:
+        self._method = method
+        parameters = [p for module in method.adversaries() for p in module.parameters()]
+        self._ids = {id(p) for p in parameters}
+        self.optimiser = torch.optim.Adam(parameters, lr=learning_rate) if parameters else None
+
+    def __contains__(self, parameter: nn.Parameter) -> bool:
+        return id(parameter) in self._ids
+
+    def step(self, student: Output, teacher: Output, ctx: Context) -> None:
+        if self.optimiser is None:
+            return
+        loss = self._method.adversary_loss(detached(student), teacher, ctx)
+        if loss is None:
+            return
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+
+
 class _State:
     """Everything a run needs to go on after a kill, and nothing else."""
 
     def __init__(
-        self, model: nn.Module, method: Method, optimiser: torch.optim.Adam, random: Mapping[str, torch.Generator]
+        self,
+        model: nn.Module,
+        method: Method,
+        optimiser: torch.optim.Adam,
+        random: Mapping[str, torch.Generator],
+        adversary: torch.optim.Adam | None,
     ) -> None:
         self._parts: dict[str, Any] = {"model": model, "method": method, "optimiser": optimiser}
+        if adversary:
+            self._parts["adversary"] = adversary
         self._random = random
         self.epoch, self.best_epoch, self.best_val, self.seconds = 0, 0, -1.0, 0.0
         self.best_loss = float("inf")  # of the selected epoch
@@ -225,81 +266,3 @@ class _State:
         torch.cuda.set_rng_state_all(content.pop("cuda_random"))
         for name, value in content.items():
             setattr(self, name, value)
-
-
-class _Steps:
-    """Applies a method to a step: what the student computed, the teacher's part of the batch, and the context.
-
-    In a transductive task with ``distill_nodes: train`` the terms see the subgraph induced by the training nodes.
-    """
-
-    def __init__(
-        self, inputs: Inputs, method: Method, split: Split, teacher: TeacherOutputs | None, distill_nodes: str
-    ) -> None:
-        self.inputs, self.method, self.teacher = inputs, method, teacher
-        self.nodes = split.train.sort().values if inputs.transductive and distill_nodes == "train" else None
-        self._constant: tuple[Output, Context] | None = None
-        if teacher is not None:
-            output, edge_index = teacher.output, teacher.edge_index
-            if self.nodes is not None:
-                edge_index = _induced(edge_index, self.nodes, int(teacher.ptr[-1]))
-                output = _restricted(output, self.nodes, edge_index)
-            with torch.no_grad():
-                self.teacher = replace(teacher, precomputed=method.precompute(output, edge_index))
-
-    def terms(self, student: Output, batch: Batch, epoch: int, random: torch.Generator) -> dict[str, Tensor]:
-        if self.inputs.transductive:
-            if self._constant is None:
-                self._constant = self._whole_graph(batch, random)
-            teacher, ctx = self._constant
-            if self.nodes is not None:
-                student = _restricted(student, self.nodes.to(batch.x.device), ctx.edge_index)
-            return self.method.terms(student, teacher, replace(ctx, epoch=epoch))
-        teacher, precomputed = self.teacher.of(batch) if self.teacher else (NO_TEACHER, {})
-        labelled = torch.ones(len(batch.y), dtype=torch.bool, device=batch.x.device)
-        ctx = self._context(batch.y, labelled, batch.graph.edge_index, len(batch.x), random, precomputed)
-        return self.method.terms(student, teacher, replace(ctx, epoch=epoch))
-
-    def _whole_graph(self, batch: Batch, random: torch.Generator) -> tuple[Output, Context]:
-        device, edge_index, y = batch.x.device, batch.graph.edge_index, batch.y
-        labelled = torch.zeros(len(y), dtype=torch.bool, device=device)
-        labelled[batch.rows] = True
-        teacher, precomputed = NO_TEACHER, {}
-        if self.teacher is not None:
-            stored = self.teacher
-            drawn = stored.edges and tuple(edges.to(device).long() for edges in stored.edges)
-            hidden = tuple(h.to(device) for h in stored.hidden)
-            teacher = Output(stored.logits.to(device), hidden, drawn or (edge_index,) * len(hidden))
-            precomputed = {name: value.to(device) for name, value in stored.precomputed.items()}
-        y = self.inputs.data.task.hide(y, ~labelled)  # a method is not to see the labels it is selected by
-        if self.nodes is not None:
-            nodes = self.nodes.to(device)
-            edge_index = _induced(edge_index, nodes, len(y))
-            y, labelled = y[nodes], labelled[nodes]
-            teacher = _restricted(teacher, nodes, edge_index) if self.teacher is not None else teacher
-        return teacher, self._context(y, labelled, edge_index, len(y), random, precomputed)
-
-    def _context(
-        self,
-        y: Tensor,
-        labelled: Tensor,
-        edges: Tensor,
-        nodes: int,
-        random: torch.Generator,
-        stored: Mapping[str, Tensor],
-    ) -> Context:
-        return Context(self.inputs.data.task, y, labelled, edges, nodes, 0, random, stored)
-
-
-def _restricted(out: Output, nodes: Tensor, edge_index: Tensor) -> Output:
-    edges = tuple(edge_index if used.shape[1] else used for used in out.edge_index)
-    return Output(out.logits[nodes], tuple(h[nodes] for h in out.hidden), edges)
-
-
-def _induced(edge_index: Tensor, nodes: Tensor, num_nodes: int) -> Tensor:
-    """Edges among ``nodes``, renumbered in their order, sorted by destination."""
-    place = edge_index.new_full((num_nodes,), -1)
-    place[nodes] = torch.arange(len(nodes), device=nodes.device)
-    edges = place[edge_index]
-    edges = edges[:, (edges >= 0).all(dim=0)]
-    return edges[:, torch.argsort(edges[1] * len(nodes) + edges[0])]

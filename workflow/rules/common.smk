@@ -27,7 +27,14 @@ config.update(
 wildcard_constraints:
     dataset="|".join(map(re.escape, PLAN.config.datasets)),
     backend="|".join(PLAN.config.backends),
-    pair="|".join(sorted({re.escape(cell.pair) for cell in PLAN.all_cells})),
+    pair="|".join(
+        sorted(
+            {
+                re.escape(cell.pair)
+                for cell in [*PLAN.all_cells, *PLAN.further_teachers()]
+            }
+        )
+    ),
     method="|".join(map(re.escape, PLAN.methods)),
     shard=r"\d+",
 
@@ -58,8 +65,9 @@ def profile_sources(wildcards):
     return PLAN.profile_sources(wildcards.backend)
 
 
-def teacher_of(wildcards):
-    """The teachers of the same seeds, where the method needs a teacher."""
-    if not PLAN.needs_teacher(wildcards.method):
-        return []
-    return str(PLAN.paths.shard(cell_of(wildcards), "teacher", int(wildcards.shard)))
+def teachers_of(wildcards):
+    """The teachers of the same seeds that the method needs, if any."""
+    cells = PLAN.teachers_of(cell_of(wildcards), wildcards.method)
+    return [
+        str(PLAN.paths.shard(cell, "teacher", int(wildcards.shard))) for cell in cells
+    ]

@@ -1,7 +1,7 @@
 rule distill:
     input:
         card=f"{RESULTS}/data/{{dataset}}/data.json",
-        teacher=teacher_of,
+        teachers=teachers_of,
         sources=student_sources,
     output:
         records=f"{RESULTS}/runs/{{dataset}}/{{backend}}/{{pair}}/{{method}}/records-{{shard}}.json",

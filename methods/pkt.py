@@ -1,0 +1,78 @@
+"""Probabilistic knowledge transfer (PKT).
+
+Passalis, Tefas: Learning Deep Representations with Probabilistic Knowledge Transfer. ECCV 2018, arXiv 1803.10837;
+code: github.com/passalis/probabilistic_kt (``pkt.py``).
+    L = task + λ Σ_j Σ_{i≠j} p_{i|j}^t log(p_{i|j}^t / p_{i|j}^s),   p_{i|j} = K(z_i, z_j) / Σ_{k≠j} K(z_k, z_j)
+    K(a, b) = ½ (aᵀb / (‖a‖‖b‖) + 1)                                                                    (section 3)
+The authors' code keeps the pairs of a node with itself (``self_pairs``) and takes the mean over all n² pairs
+(``reduction: pairs``); the paper sums (``reduction: sum``).
+
+KL direction: teacher ‖ student. Reduction: mean over the n nodes of their KL, which is ours: it does not change with n,
+as the sum and the mean over pairs do. Layers: last hidden of both, before the activation.
+Defaults: the paper gives no weight, it trains on this loss alone; RepDistiller has 30,000 on the mean over pairs of 64
+images, 30,000 / 64 ≈ 470 on the mean over nodes; at most 2,048 nodes are ours. Not tuned.
+10⁻⁶ is added to each cosine, so that opposite features have a logarithm. A node without features has cosine 0.
+Cost: quadratic in the n ≤ 2,048 sampled nodes (n×n matrices in float64, 34 MB each); linear in nodes besides.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from distillbench.method import Context, Method
+from distillbench.models import Output
+from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+
+_EPSILON = 1e-6
+
+
+class PKT(Method):
+    """Match each node's distribution of similarities to all the others."""
+
+    paper, tasks, requires = "passalis2018", ALL_TASKS, frozenset({"hidden"})
+
+    class Params(Parameters):
+        """weight: λ. layers: (student, teacher). self_pairs: whether a node is compared with itself, too.
+
+        reduction: mean over nodes, mean over pairs, or sum. max_nodes: of larger batches, so many nodes are drawn in
+        each step.
+        """
+
+        weight: PositiveFloat = 470.0
+        layers: LayerPairs = (LayerPair(-1, -1),)
+        self_pairs: bool = False
+        reduction: Literal["nodes", "pairs", "sum"] = "nodes"
+        max_nodes: PositiveInt = 2048
+
+    def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
+        """Task loss and divergence of the similarities."""
+        nodes: Tensor | slice = slice(None)
+        if ctx.num_nodes > self.params.max_nodes:
+            nodes = torch.randperm(ctx.num_nodes, generator=ctx.random)[: self.params.max_nodes]
+        divergences = []
+        for s, t in self.params.layers:
+            log_p_s, log_p_t = (self._similarities(z[nodes]) for z in (student.hidden[s], teacher.hidden[t]))
+            total = (log_p_t.exp() * (log_p_t - log_p_s)).sum()
+            count = {"nodes": len(log_p_t), "pairs": log_p_t.numel(), "sum": 1}[self.params.reduction]
+            divergences.append(total / count)
+        return {
+            "task": ctx.task_loss(student.logits),
+            "divergence": self.params.weight * torch.stack(divergences).mean(),
+        }
+
+    def _similarities(self, z: Tensor) -> Tensor:
+        """log p_{i|j}, one row for each node j: [n, n - 1], or [n, n] with ``self_pairs``."""
+        unit = _unit_rows(z.double())  # close distributions: their difference cancels
+        log_k = ((unit @ unit.T + 1 + _EPSILON) / 2).log()
+        if not self.params.self_pairs:
+            other = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+            log_k = log_k[other].view(len(z), -1)
+        return log_k.log_softmax(dim=-1)
+
+
+def _unit_rows(z: Tensor) -> Tensor:
+    """Rows of length one; a row of zeros stays, with a gradient of its own size (F.normalize multiplies it by 1e12)."""
+    length = z.norm(dim=-1, keepdim=True)
+    return z / torch.where(length > 0, length, 1.0)

@@ -1,0 +1,81 @@
+"""Relational knowledge distillation (RKD).
+
+Park, Kim, Lu, Cho: Relational Knowledge Distillation. CVPR 2019, arXiv 1904.05068; code: github.com/lenscloth/RKD.
+    L = task + λ_D Σ_ij l(ψ_D(z_i^t, z_j^t), ψ_D(z_i^s, z_j^s)) + λ_A Σ_ijk l(ψ_A(z_i^t, z_j^t, z_k^t), ψ_A(z^s ...))
+    ψ_D(z_i, z_j) = ‖z_i − z_j‖ / μ,   μ: mean distance of two different nodes                           (section 3.2.1)
+    ψ_A(z_i, z_j, z_k) = cos ∠ z_i z_j z_k = ⟨e_ij, e_kj⟩,   e_ij = (z_i − z_j) / ‖z_i − z_j‖            (section 3.2.2)
+    l(x, y): Huber, ½(x − y)² where |x − y| ≤ 1, else |x − y| − ½
+
+Reduction: means over all n² pairs and n³ triples of the sampled nodes, those with a node twice (zero) included, as in
+the authors' code; the equations have sums, to which the weights do not belong. ``normalise``: features of unit length
+first, as their code has it for classification (not for metric learning, and not in the equations).
+Layers: last hidden of both, before the activation. Defaults: λ_D = 25, λ_A = 50 are the authors' for classification; 64
+nodes (their batches: 128) is ours, because angles cost n³; not tuned.
+Nodes nearer to each other than μ/10,000 have a direction shorter than one, down to none between equal nodes.
+Cost: n²·D memory and n³·D time in the n ≤ 64 sampled nodes, however large the batch.
+"""
+
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from distillbench.method import Context, Method
+from distillbench.models import Output
+from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+
+_NEAR = 1e-4  # of the mean distance: bounds the gradient of a direction, and is above what float32 features resolve
+
+
+class RKD(Method):
+    """Match distances of pairs and angles of triples of nodes."""
+
+    paper, tasks, requires = "park2019", ALL_TASKS, frozenset({"hidden"})
+
+    class Params(Parameters):
+        """distance_weight: λ_D. angle_weight: λ_A. layers: (student, teacher). normalise: features to unit length.
+
+        max_nodes: of larger batches, so many nodes are drawn in each step.
+        """
+
+        distance_weight: NonNegativeFloat = 25.0
+        angle_weight: NonNegativeFloat = 50.0
+        layers: LayerPairs = (LayerPair(-1, -1),)
+        normalise: bool = False
+        max_nodes: PositiveInt = 64
+
+    def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
+        """Task loss, distance loss and angle loss."""
+        nodes: Tensor | slice = slice(None)
+        if ctx.num_nodes > self.params.max_nodes:
+            nodes = torch.randperm(ctx.num_nodes, generator=ctx.random)[: self.params.max_nodes]
+        distances, angles = [], []
+        for s, t in self.params.layers:
+            of_student, of_teacher = (
+                _relations(_unit_rows(z[nodes].double()) if self.params.normalise else z[nodes].double())
+                for z in (student.hidden[s], teacher.hidden[t])
+            )
+            distances.append(F.smooth_l1_loss(of_student[0], of_teacher[0]))
+            angles.append(F.smooth_l1_loss(of_student[1], of_teacher[1]))
+        return {
+            "task": ctx.task_loss(student.logits),
+            "distance": self.params.distance_weight * torch.stack(distances).mean(),
+            "angle": self.params.angle_weight * torch.stack(angles).mean(),
+        }
+
+
+def _relations(z: Tensor) -> tuple[Tensor, Tensor]:
+    """ψ_D [n, n] and ψ_A [n (j, the vertex), n (i), n (k)] of features [n, D]."""
+    n = len(z)
+    differences = z[None, :] - z[:, None]
+    distances = differences.norm(dim=-1)
+    mean = distances.sum() / max(1, n * (n - 1))
+    mean = torch.where(mean > 0, mean, 1.0)
+    directions = differences / torch.maximum(distances, _NEAR * mean)[..., None]
+    return distances / mean, directions @ directions.mT
+
+
+def _unit_rows(z: Tensor) -> Tensor:
+    """Rows of length one; a row of zeros stays, with a gradient of its own size (F.normalize multiplies it by 1e12)."""
+    length = z.norm(dim=-1, keepdim=True)
+    return z / torch.where(length > 0, length, 1.0)

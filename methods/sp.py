@@ -1,0 +1,53 @@
+"""Similarity-preserving distillation (SP).
+
+Tung, Mori: Similarity-Preserving Knowledge Distillation. ICCV 2019, arXiv 1907.09682.
+    L = task + γ (1/b²) ‖G_s − G_t‖²_F,   G = Z Zᵀ with each row divided by its length                   (section 3)
+No b×b matrix is needed: ⟨A Xᵀ, B Yᵀ⟩ = ⟨AᵀB, XᵀY⟩, and the length of a row of Z Zᵀ is √(z_iᵀ (ZᵀZ) z_i).
+
+Reduction: sum over rows and columns over b², b the nodes of the batch; mean over layer pairs (the paper sums them).
+Layers: last hidden of both, before the activation. Default: γ = 3000 of the paper, which RepDistiller (its version is
+verified by the paper's author) has too, for batches of 64 images; not tuned. Rows have length one, so the term falls as
+1/b: on a graph of N nodes γ·N/64 weighs as much.
+Cost: linear in nodes, quadratic in the features; no N×N matrix.
+"""
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from distillbench.method import Context, Method
+from distillbench.models import Output
+from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+
+
+class SP(Method):
+    """Match which nodes activate alike."""
+
+    paper, tasks, requires = "tung2019", ALL_TASKS, frozenset({"hidden"})
+
+    class Params(Parameters):
+        """weight: γ. layers: (student, teacher)."""
+
+        weight: PositiveFloat = 3000.0
+        layers: LayerPairs = (LayerPair(-1, -1),)
+
+    def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
+        """Task loss and similarity loss."""
+        losses = []
+        for s, t in self.params.layers:
+            g_s, g_t = (_factors(z.double()) for z in (student.hidden[s], teacher.hidden[t]))
+            squared = _inner(g_s, g_s) + _inner(g_t, g_t) - 2 * _inner(g_s, g_t)
+            losses.append(squared / ctx.num_nodes**2)
+        return {"task": ctx.task_loss(student.logits), "similarity": self.params.weight * torch.stack(losses).mean()}
+
+
+def _factors(z: Tensor) -> tuple[Tensor, Tensor]:
+    """A and Z, both [N, D], of G = A Zᵀ; a node without features keeps a row of zeros."""
+    squared_length = ((z @ (z.T @ z)) * z).sum(dim=-1, keepdim=True)
+    return z / torch.where(squared_length > 0, squared_length, 1.0).sqrt(), z
+
+
+def _inner(g: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+    """Σ_ij G_ij H_ij of two matrices given by their factors."""
+    (a, x), (b, y) = g, other
+    return ((a.T @ b) * (x.T @ y)).sum()
