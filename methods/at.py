@@ -7,6 +7,7 @@ A node takes the place of a pixel: Q is a vector over the nodes of the batch, an
 Reduction: mean over the nodes, with β = 1000, as Joshi et al. (TNNLS 2022) have it; ``reduction: sum`` is the sum of
 the equation. The square of the norm is what the authors' code has.
 Layers: last hidden of both, before the activation. Not tuned.
+Cost: linear in nodes × features.
 """
 
 from typing import Literal

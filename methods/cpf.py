@@ -13,12 +13,12 @@ trained z (what the paper calls inductive; α_v stays one number a node).
 At run time the graph IS touched: a prediction takes K steps of propagation over all edges, and there is no α_v for a
 node that was not there in training. The logits of the student are log f_K, with f_K no less than 1e-6.
 
-Distance, not KL: methods that say "KL to the teacher" of CPF mean this term. Reduction: sum over unlabelled nodes;
-``reduction: norm`` is the released code's, one norm over all entries of the difference. ``mixture: scores``: the
-released code mixes the MLP's logits, not their softmax, into each step, applies ReLU to it, and reads the result as
-logits. Layers: logits; no temperature.
-Defaults: K = 7 and dropout 0.2 on w, as the released code has them for a GCN teacher on Cora (the paper tunes K from 5
-to 10 and the dropout from 0.2, 0.5, 0.8 for each data set). Not tuned here.
+A distance of probabilities, no KL divergence. Reduction: sum over the unlabelled nodes; ``reduction: norm`` is the
+released code's, one norm over all entries of the difference. ``mixture: scores``: the released code mixes the MLP's
+logits, not their softmax, into each step, applies ReLU to it, and reads the result as logits. Layers: logits; no
+temperature.
+Defaults: K = 7 and dropout 0.2 on w, as the released code has them for a GCN teacher on Cora (it searches K from 5 to
+10 and the dropout among 0.2, 0.5, 0.8 for each data set). Not tuned here.
 Cost: a step is linear in nodes and classes; the student's own forward is linear in K · edges · classes besides.
 """
 

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from distillbench.method import Context, Dims, Method, Setup
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+from distillbench.structure import unit_rows
 
 
 class CRD(Method):
@@ -76,14 +77,14 @@ class CRD(Method):
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
         """Task loss and contrastive loss; in training mode, the bank is brought up to date."""
-        anchors = _drawn(ctx.num_nodes, self.params.max_nodes, ctx).to(ctx.nodes.device)
-        others = _drawn(self.bank.shape[2], self.params.negatives, ctx).to(ctx.nodes.device)
+        anchors = ctx.sample(self.params.max_nodes)
+        others = self._negatives(ctx)
         nodes = ctx.nodes[anchors]
         losses = []
         for layer, (s, t) in enumerate(self.params.layers):
             of_student, of_teacher = self.projectors[layer]
-            v_s = _unit_rows(of_student(student.hidden[s][anchors]))
-            v_t = _unit_rows(of_teacher(teacher.hidden[t][anchors]))
+            v_s = unit_rows(of_student(student.hidden[s][anchors]))
+            v_t = unit_rows(of_teacher(teacher.hidden[t][anchors]))
             losses.append(self._contrast(v_s, nodes, others, layer, 1) + self._contrast(v_t, nodes, others, layer, 0))
             if self.training:
                 self._update(layer, 0, nodes, v_s)
@@ -110,18 +111,12 @@ class CRD(Method):
         log_h, log_not_h = F.logsigmoid(positive - shift), F.logsigmoid(shift - negative).masked_fill(itself, 0)
         return -(log_h + log_not_h.sum(dim=-1, keepdim=True)).mean()
 
+    def _negatives(self, ctx: Context) -> Tensor:
+        rows, most = self.bank.shape[2], self.params.negatives
+        drawn = torch.arange(rows) if rows <= most else torch.randperm(rows, generator=ctx.random)[:most]
+        return drawn.to(ctx.nodes.device)
+
     @torch.no_grad()
     def _update(self, layer: int, side: int, nodes: Tensor, v: Tensor) -> None:
         bank, momentum = self.bank[layer, side], self.params.momentum
         bank[nodes] = F.normalize(momentum * bank[nodes] + (1 - momentum) * v)
-
-
-def _drawn(count: int, most: int, ctx: Context) -> Tensor:
-    """All of 0 to count - 1, or ``most`` of them at random."""
-    return torch.arange(count) if count <= most else torch.randperm(count, generator=ctx.random)[:most]
-
-
-def _unit_rows(z: Tensor) -> Tensor:
-    """Rows of length one; a row of zeros stays, with a gradient of its own size (F.normalize multiplies it by 1e12)."""
-    length = z.norm(dim=-1, keepdim=True)
-    return z / torch.where(length > 0, length, 1.0)

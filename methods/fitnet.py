@@ -9,6 +9,7 @@ ReLU) to ``width`` and normalised, MSE over nodes and features, β = 1000.
 
 Layers: last hidden of both, before the activation. Default β = 0.01 is ours: it keeps the hint, a sum over the
 teacher's units, below the task loss; not tuned. With ``projection: both`` set ``weight: 1000``.
+Cost: linear in nodes, with the projectors' matrix products.
 """
 
 from typing import Literal

@@ -54,9 +54,7 @@ class GCRD(Method):
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
         """Task loss and contrastive loss."""
-        nodes: Tensor | slice = slice(None)
-        if ctx.num_nodes > self.params.max_nodes:
-            nodes = torch.randperm(ctx.num_nodes, generator=ctx.random)[: self.params.max_nodes]
+        nodes = ctx.sample(self.params.max_nodes)
         losses = []
         for (s, t), (of_student, of_teacher) in zip(self.params.layers, self.projectors, strict=True):
             h_s = F.normalize(of_student(student.hidden[s])[nodes], dim=-1)

@@ -56,10 +56,7 @@ class GKD(Method):
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
         """Task loss and kernel loss."""
-        nodes = torch.arange(ctx.num_nodes)
-        if ctx.num_nodes > self.params.max_nodes:
-            nodes = torch.randperm(ctx.num_nodes, generator=ctx.random)[: self.params.max_nodes]
-        nodes = nodes.to(ctx.edge_index.device)
+        nodes = ctx.sample(self.params.max_nodes)
         weight = self._weight(nodes, student.logits, ctx)
         losses = []
         for s, t in self.params.layers or self._layers():

@@ -19,6 +19,7 @@ from torch import Tensor
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+from distillbench.structure import unit_rows
 
 
 class GSP(Method):
@@ -35,18 +36,10 @@ class GSP(Method):
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
         """Task loss and similarity loss."""
-        nodes: Tensor | slice = slice(None)
-        if ctx.num_nodes > self.params.max_nodes:
-            nodes = torch.randperm(ctx.num_nodes, generator=ctx.random)[: self.params.max_nodes]
+        nodes = ctx.sample(self.params.max_nodes)
         losses = []
         for s, t in self.params.layers:
-            a, b = (_unit_rows(z[nodes].double()) for z in (student.hidden[s], teacher.hidden[t]))
+            a, b = (unit_rows(z[nodes].double()) for z in (student.hidden[s], teacher.hidden[t]))
             aa, bb, ab = ((x.T @ y).square().sum() for x, y in ((a, a), (b, b), (a, b)))
             losses.append((aa + bb - 2 * ab) / len(a) ** 2)
         return {"task": ctx.task_loss(student.logits), "similarity": self.params.weight * torch.stack(losses).mean()}
-
-
-def _unit_rows(z: Tensor) -> Tensor:
-    """Rows of length one; a row of zeros stays, with a gradient of its own size (F.normalize multiplies it by 1e12)."""
-    length = z.norm(dim=-1, keepdim=True)
-    return z / torch.where(length > 0, length, 1.0)

@@ -11,10 +11,10 @@ gradient, on all of x, with the student in training mode.
 
 ``samples``: walks and δ are random, so the terms depend on the numbering of nodes.
 KL direction: teacher ‖ student, at T = 1. Reduction: mean over nodes, and over pairs of nodes. Layers: logits, and the
-last hidden of both, before the activation; neither cosine nor norm, so μ goes with the square of the features' scale:
-the authors' settings have 0.9 to 1e-9. As in their code, but that it takes batches of 512 nodes (we take all, by the
-Gram form ‖H_tᵀH_t‖² + ‖H'ᵀH'‖² − 2‖H_tᵀH'‖², never N×N), has dropout on H', and for λ > 0 adds the last two terms a
-second time for the labelled nodes, with labels for p_t.
+last hidden of both, before the activation; neither cosine nor norm, so that what is compared grows with the fourth
+power of the features: the authors' settings have μ from 0.9 to 1e-9. All as in their code, but that the code takes
+batches of 512 nodes (we take all nodes, by the Gram form ‖H_tᵀH_t‖² + ‖H'ᵀH'‖² − 2‖H_tᵀH'‖², never N×N), has dropout on
+H', and for λ > 0 adds the last two terms a second time for the labelled nodes, with labels for p_t.
 The code's DeepWalk is gensim's, by hierarchical softmax and 5 negatives. Ours is by 5 negatives, in expectation over
 256 noise nodes that a batch of up to 64 walks shares, from the walks' node frequencies to the power ¾; Adam, 0.025
 falling to 0 (ours).

@@ -24,6 +24,7 @@ from torch import Tensor
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+from distillbench.structure import unit_rows
 
 _EPSILON = 1e-6
 
@@ -48,9 +49,7 @@ class PKT(Method):
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
         """Task loss and divergence of the similarities."""
-        nodes: Tensor | slice = slice(None)
-        if ctx.num_nodes > self.params.max_nodes:
-            nodes = torch.randperm(ctx.num_nodes, generator=ctx.random)[: self.params.max_nodes]
+        nodes = ctx.sample(self.params.max_nodes)
         divergences = []
         for s, t in self.params.layers:
             log_p_s, log_p_t = (self._similarities(z[nodes]) for z in (student.hidden[s], teacher.hidden[t]))
@@ -64,15 +63,9 @@ class PKT(Method):
 
     def _similarities(self, z: Tensor) -> Tensor:
         """log p_{i|j}, one row for each node j: [n, n - 1], or [n, n] with ``self_pairs``."""
-        unit = _unit_rows(z.double())  # close distributions: their difference cancels
+        unit = unit_rows(z.double())  # close distributions: their difference cancels
         log_k = ((unit @ unit.T + 1 + _EPSILON) / 2).log()
         if not self.params.self_pairs:
             other = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
             log_k = log_k[other].view(len(z), -1)
         return log_k.log_softmax(dim=-1)
-
-
-def _unit_rows(z: Tensor) -> Tensor:
-    """Rows of length one; a row of zeros stays, with a gradient of its own size (F.normalize multiplies it by 1e12)."""
-    length = z.norm(dim=-1, keepdim=True)
-    return z / torch.where(length > 0, length, 1.0)

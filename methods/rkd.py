@@ -23,6 +23,7 @@ from torch import Tensor
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+from distillbench.structure import unit_rows
 
 _NEAR = 1e-4  # of the mean distance: bounds the gradient of a direction, and is above what float32 features resolve
 
@@ -46,13 +47,11 @@ class RKD(Method):
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
         """Task loss, distance loss and angle loss."""
-        nodes: Tensor | slice = slice(None)
-        if ctx.num_nodes > self.params.max_nodes:
-            nodes = torch.randperm(ctx.num_nodes, generator=ctx.random)[: self.params.max_nodes]
+        nodes = ctx.sample(self.params.max_nodes)
         distances, angles = [], []
         for s, t in self.params.layers:
             of_student, of_teacher = (
-                _relations(_unit_rows(z[nodes].double()) if self.params.normalise else z[nodes].double())
+                _relations(unit_rows(z[nodes].double()) if self.params.normalise else z[nodes].double())
                 for z in (student.hidden[s], teacher.hidden[t])
             )
             distances.append(F.smooth_l1_loss(of_student[0], of_teacher[0]))
@@ -73,9 +72,3 @@ def _relations(z: Tensor) -> tuple[Tensor, Tensor]:
     mean = torch.where(mean > 0, mean, 1.0)
     directions = differences / torch.maximum(distances, _NEAR * mean)[..., None]
     return distances / mean, directions @ directions.mT
-
-
-def _unit_rows(z: Tensor) -> Tensor:
-    """Rows of length one; a row of zeros stays, with a gradient of its own size (F.normalize multiplies it by 1e12)."""
-    length = z.norm(dim=-1, keepdim=True)
-    return z / torch.where(length > 0, length, 1.0)

@@ -13,7 +13,8 @@ teacher`` takes those of the pair's teacher, which all other methods learn from.
 KL direction: teacher ‖ student. Reduction: mean over nodes. Layers: last hidden of both, before the activation.
 What is ours: A is compared on at most ``pairs`` edges and as many pairs of nodes, drawn anew every epoch, with the mean
 of either weighing half (the released code builds N × N). Codes begin at h of random nodes, M is at most N, and a code
-that no node is nearest to is moved to the node farthest from its own code; without that 11 of 512 were in use on Cora.
+that no node is nearest to is moved to the node farthest from its own code: by the codebook loss alone 11 of 512 were in
+use on Cora, with a GCN.
 The tokenizer's logits are those of the GNN, not of the codes, and it stops after ``epochs``: the validation part is not
 looked at. Codes are moving averages of their nodes, which takes the place of the codebook loss ‖ sg(h_i) − e_i ‖², as
 in the released code. It differs from the paper otherwise: h is reconstructed instead of x; distances are of unit
@@ -77,7 +78,7 @@ class VQGraph(Method):
         """Train the tokenizer; keep its codebook [M, D], soft assignments [N, M] and soft labels [N, C] (both logs)."""
         p = self.params
         seed = int(torch.randint(2**62, (), generator=setup.random))
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # the teacher's dropout draws from torch's own generator
             tokenizer = Tokenizer(p, setup, self.codebook_width, seed)
             optimiser = torch.optim.Adam(tokenizer.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
