@@ -87,6 +87,12 @@ class Context:
         """Supervised loss of the task, mean over the labelled rows; ``logits`` is [M, C]."""
         return self.task.loss(logits[self.labelled], self.labels[self.labelled])
 
+    def sample(self, most: int) -> Tensor:
+        """Nodes to compute with, [n] int64: all of them or, where there are more, ``most`` drawn at random."""
+        if self.num_nodes <= most:
+            return torch.arange(self.num_nodes, device=self.edge_index.device)
+        return torch.randperm(self.num_nodes, generator=self.random)[:most].to(self.edge_index.device)
+
 
 class Method(nn.Module):
     """One subclass per file in ``methods/``; projectors and other trained parts are submodules of it.

@@ -106,6 +106,15 @@ def union_edges(edge_index_a: Tensor, edge_index_b: Tensor, num_nodes: int) -> T
     return torch.stack([code % num_nodes, code // num_nodes])
 
 
+def unit_rows(z: Tensor) -> Tensor:
+    """Rows of length one, of [N, D]. A row of zeros stays, with a gradient of its own size.
+
+    F.normalize would multiply the gradient of such a row by 1e12; they occur where a node has no features.
+    """
+    length = z.norm(dim=-1, keepdim=True)
+    return z / torch.where(length > 0, length, 1.0)
+
+
 def _log_softmax_by(value: Tensor, group: Tensor, num_groups: int) -> Tensor:
     """Log-softmax of ``value`` [E] within each group; stable, since each group's maximum is subtracted first."""
     peak = value.new_full((num_groups,), -torch.inf)
