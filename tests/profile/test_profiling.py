@@ -49,6 +49,16 @@ def measured(spec, backend):
     return measure(model, inputs, Split(order[:10], order[10:20], order[20:]), Training())
 
 
+def test_a_student_without_a_graph_is_measured_without_one(backend, monkeypatch):
+    figures = measured(LayeredSpec(model="mlp", hidden=4), backend)
+    assert figures["reads_graph"] is False and figures["batch_edges"] == 0
+    assert measured(LayeredSpec(model="gcn", hidden=4), backend)["reads_graph"] is True
+    forward = GNN.forward
+    monkeypatch.setattr(GNN, "forward", lambda self, graph, x: (graph.edge_index, forward(self, graph, x))[1])
+    with pytest.raises(AttributeError, match="edge_index"):  # it would have been seen
+        measured(LayeredSpec(model="mlp", hidden=4), backend)
+
+
 def test_counts_of_a_gat_by_hand(backend):
     heads, width = 2, 4
     figures = measured(GATSpec(model="gat", hidden=width, heads=heads, layers=2, residual=True), backend)

@@ -5,7 +5,7 @@ The DAG asks the plan for everything it needs to know.
 
 import os
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Plan:
     def __init__(self, config: Config, files: Sequence[str | Path] = (), root: Path = Path()) -> None:
         self.config, self.files, self.root = config, files, root
         self.paths = Paths(config.results)
+        self._variants: dict[str, Variant] = {}  # a DAG asks for each hundreds of times
+        self._applying: dict[Cell, list[str]] = {}
         if problems := problems_of(self):
             raise ConfigError(f"{name_files(files)}:\n" + "\n".join(f"  {problem}" for problem in problems))
 
@@ -83,8 +85,11 @@ class Plan:
 
     def methods_of(self, cell: Cell) -> list[str]:
         """Names of the variants that are run in a cell: those its pair names, else all that apply to it."""
-        chosen = self.pair(cell).methods
-        return [method for method in self.methods if (method in chosen if chosen else not self.unfit(cell, method))]
+        if cell not in self._applying:
+            chosen = self.pair(cell).methods
+            fits = [m for m in self.methods if (m in chosen if chosen else not self.unfit(cell, m))]
+            self._applying[cell] = fits
+        return self._applying[cell]
 
     def unfit(self, cell: Cell, method: str) -> str | None:
         """Why a variant does not apply to a cell; None where it does."""
@@ -121,18 +126,22 @@ class Plan:
         """All files of records, teachers first within a cell."""
         return list(self.expected())
 
-    def expected(self) -> dict[str, dict[str, Any]]:
-        """What each file of records must hold: its seeds, and a digest of their hyper-parameters."""
+    def expected(self, further: bool = False) -> dict[str, dict[str, Any]]:
+        """What each file of records must hold: its seeds, and a digest of their hyper-parameters.
+
+        further: also the files of further teachers, which are in no table.
+        """
+        runs = [(cell, method) for cell in self.cells for method in (TEACHER, *self.methods_of(cell))]
+        runs += [(cell, TEACHER) for cell in self.further_teachers() if further]
         files = {}
-        for cell in self.cells:
-            for method in (TEACHER, *self.methods_of(cell)):
-                for shard in self.shards:
-                    if method == TEACHER:
-                        params = self.teacher_params(cell, shard)
-                    else:
-                        params = self.student_params(cell, method, shard)
-                    file = str(self.paths.shard(cell, method, shard))
-                    files[file] = {"seeds": params["seeds"], "hyperparameters": digest(hyperparameters(params))}
+        for cell, method in runs:
+            for shard in self.shards:
+                if method == TEACHER:
+                    params = self.teacher_params(cell, shard)
+                else:
+                    params = self.student_params(cell, method, shard)
+                file = str(self.paths.shard(cell, method, shard))
+                files[file] = {"seeds": params["seeds"], "hyperparameters": digest(hyperparameters(params))}
         return files
 
     def profile_files(self) -> list[str]:
@@ -210,9 +219,12 @@ class Plan:
                     texts.append(f"{dataset}, {name}: the protocol departs from the usual one in {departures}.")
                 if pair.methods is None:
                     cell = Cell(dataset, self.config.backends[0], name)
-                    left = [f"{m} {reason}" for m in self.methods if (reason := self.unfit(cell, m))]
-                    if left:
-                        texts.append(f"{dataset}, {name}: not run: {'; '.join(left)}.")
+                    left: dict[str, list[str]] = {}
+                    for method in self.methods:
+                        if reason := self.unfit(cell, method):
+                            left.setdefault(reason, []).append(method)
+                    said = "; ".join(f"{', '.join(methods)} ({reason})" for reason, methods in left.items())
+                    texts += [f"{dataset}, {name}: not run: {said}."] if said else []
         return texts
 
     def _departures(self, pair: Pair) -> str:
@@ -380,8 +392,11 @@ class Plan:
 
     def variant(self, name: str) -> Variant:
         """What an entry under ``methods`` stands for. Raises PluginError."""
-        folders = tuple(self._folders("method"))
-        return read_variant(name, self.config.methods, lambda file: _declared("method", file, folders))
+        if name not in self._variants:
+            folders = tuple(self._folders("method"))
+            declare = partial(_declared, "method", folders=folders)
+            self._variants[name] = read_variant(name, self.config.methods, declare)
+        return self._variants[name]
 
     def dataset_params(self, name: str) -> Any:
         """A data set's parameters. Raises PluginError, pydantic's ValidationError."""

@@ -30,7 +30,7 @@ from distillbench.params import Parameters
 from distillbench.paths import Paths
 from distillbench.plugins import load
 from distillbench.record import environment, utc_now, write_atomically
-from distillbench.specs import GATSpec, ModelSpec
+from distillbench.specs import GATSpec, ModelSpec, predicts_graphs, uses_edges
 from distillbench.train import fit, without_test
 
 log = logging.getLogger("distillbench")
@@ -79,17 +79,20 @@ def measure(model: GNN, inputs: Inputs, split: Split, training: Training) -> dic
     """All figures of one model.
 
     Returns:
-        parameters; weights_bytes; batch_nodes, batch_graphs, batch_edges: of the batch measured; dense_flops: of matrix
-        products in one forward pass (multiply and add counted apart); edge_flops: see ``edge_flops``; latency_ms with
-        its quartiles latency_q25_ms and latency_q75_ms; throughput_per_second: nodes, or graphs for graph-level tasks;
-        peak_memory_mb: more than before the forward pass; train_seconds_per_epoch: training and validation, median.
+        parameters; weights_bytes; reads_graph: false for a model that was measured without one; batch_nodes,
+        batch_graphs, batch_edges: of the batch measured; dense_flops: of matrix products in one forward pass (multiply
+        and add counted apart); edge_flops: see ``edge_flops``; latency_ms with its quartiles latency_q25_ms and
+        latency_q75_ms; throughput_per_second: nodes, or graphs for graph-level tasks; peak_memory_mb: more than before
+        the forward pass; train_seconds_per_epoch: training and validation, median.
     """
     batch = inputs.ordered(split.train)[0]
+    # an MLP's cost has to be that of a model without a graph: it gets none, and would fail if it touched it
+    graph: Any = batch.graph if uses_edges(model.spec) or predicts_graphs(model.spec) else None
     model.eval()
 
     @torch.inference_mode()
     def forward() -> Output:
-        out: Output = model(batch.graph, batch.x)
+        out: Output = model(graph, batch.x)
         return out
 
     memory = _peak_memory_mb(forward, inputs.device)  # first: the allocator keeps what later calls would need
@@ -103,6 +106,7 @@ def measure(model: GNN, inputs: Inputs, split: Split, training: Training) -> dic
     return {
         "parameters": count_parameters(model),
         "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "reads_graph": graph is not None,
         "batch_nodes": batch.graph.num_nodes,
         "batch_graphs": batch.graph.num_graphs,
         "batch_edges": max((edges.shape[1] for edges in out.edge_index), default=0),

@@ -118,12 +118,14 @@ def publish(results: Path, config: Path, name: str, elapsed: str, document: Path
 def _costs(results: Path) -> str:
     profiles = pd.read_csv(results / "tables/profiles.csv")
     rows = [
-        "| data set | library | role | model | parameters | latency, ms (quartiles) | per second | peak memory, MB |"
+        "| data set | library | pair | role | model | parameters | reads the graph | latency, ms (quartiles) "
+        "| per second | peak memory, MB |"
     ]
-    rows += ["|:---|:---|:---|:---|---:|---:|---:|---:|"]
+    rows += ["|:---|:---|:---|:---|:---|---:|:---|---:|---:|---:|"]
     for p in profiles.dropna(subset=["latency_ms"]).to_dict("records"):
         latency = f"{p['latency_ms']:.2f} ({p['latency_q25_ms']:.2f}–{p['latency_q75_ms']:.2f})"
-        cells = [p["dataset"], p["backend"], p["role"], p["model"], f"{p['parameters']:,}", latency]
+        cells = [p["dataset"], p["backend"], p["pair"], p["role"], p["model"], f"{p['parameters']:,}"]
+        cells += ["yes" if p["reads_graph"] else "no", latency]
         cells += [f"{p['throughput_per_second']:,.0f} {p['throughput_of']}", f"{p['peak_memory_mb']:.1f}"]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,16 @@ def _training(
     return Task(name, arguments, (_data_name(cell.dataset), *needs), file, _log(plan, name), tuple(params["seeds"]))
 
 
+def _all_names(plan: Plan) -> Iterator[str]:
+    """The names of all jobs of a config."""
+    yield from map(_data_name, plan.config.datasets)
+    for cell in plan.cells:
+        for method in (TEACHER, *plan.methods_of(cell)):
+            yield from ("/".join((*cell, method, str(shard))) for shard in plan.shards)
+    for cell in plan.further_teachers():
+        yield from ("/".join((*cell, TEACHER, str(shard))) for shard in plan.shards)
+
+
 def _data_name(dataset: str) -> str:
     return f"data/{dataset}"
 
@@ -237,8 +247,8 @@ def _withdraw(options: argparse.Namespace, plan: Plan, tasks: Sequence[Task]) ->
     """
     asked: dict[str, dict[str, Any]] = {}
     with contextlib.suppress(ConfigError):  # a config that cannot run without --set
-        asked = read_plan(options, []).expected()
-    written = plan.expected()
+        asked = read_plan(options, []).expected(further=True)
+    written = plan.expected(further=True)
     for task in tasks:
         if task.seeds and asked.get(str(task.file)) != {**written[str(task.file)], "seeds": list(task.seeds)}:
             task.file.unlink(missing_ok=True)
@@ -285,8 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{len(ended)} of {len(tasks)} jobs, {elapsed}: {text}", flush=True)
 
     results = run(tasks, options.processes, caught, tell)
-    everything = argparse.Namespace(datasets=None, pairs=None, backends=None, methods=None, seeds=None)
-    known = {task.name for task in (*tasks, *select(plan, everything))}
+    known = {task.name for task in tasks} | set(_all_names(plan))
     facts = {
         "command": shlex.join(["python", "-m", "distillbench.run", *given]),
         "config": {"file": str(options.config), "sha256": file_digest(options.config)},
