@@ -6,7 +6,7 @@ CONFIG ?= config/config.yaml
 RESULTS := $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG)),results)
 PROCESSES ?= 4
 PPI ?= data/ppi24/ppi.zip
-CODE := workflow/distillbench workflow/scripts workflow/envs methods datasets tests
+CODE := workflow/distillbench workflow/scripts workflow/envs methods datasets benchmarks tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: bench test ui smoke gpu-paper format lock clean
@@ -27,7 +27,7 @@ test: $(VENV)/installed  ## set up, check style and types, run the tests
 	ruff format --check $(CODE)
 	mypy
 	snakefmt --check Snakefile workflow/rules
-	pytest
+	pytest -n auto --maxprocesses 4
 
 ui: $(VENV)/installed  ## browse all runs in MLflow
 	python -m distillbench.tracking ui --results $(RESULTS)

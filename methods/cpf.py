@@ -38,7 +38,7 @@ class CPF(Method):
     """Distil into label propagation whose weights are learned, mixed with an MLP."""
 
     paper, tasks, requires = "yang2021", NODE_CLASSES, frozenset({"logits", "labels"})
-    mlp_only, transductive_only = True, True
+    mlp_only, transductive_only, needs_unlabelled = True, True, True
 
     class Params(Parameters):
         """steps: K. scores: c_v, one a node or from its features. dropout: on the edges' weights, in training.

@@ -35,6 +35,7 @@ class GNNSD(Method):
     """Keep, from layer to layer, how much a node differs from its neighbourhood."""
 
     paper, tasks, requires = "chen2021", ALL_TASKS, frozenset()
+    excused = {"derivative": "the layer below is held constant"}
 
     class Params(Parameters):
         """weight: β. adaptive: see above. reduction: over the nodes. self_loops: whether A has them."""

@@ -16,7 +16,9 @@ Layers: last hidden of both, before the activation (released: after it). The rel
 student of another width is projected to the teacher's by a linear layer that is trained with it. m is over the batch,
 as released for nodes; for graph-level tasks the released code has one m a graph. Edges of point clouds: those of the
 student and of the teacher. Reduction: mean over edges, nodes, rows. All weights are 1, a = ½ and d = 1 at first, as
-released; the judges step in every ``every``-th epoch (released: 1 to 30 by data set, 1 where none is given). Not tuned.
+released; the judges have an Adam of their own at the student's first learning rate, without weight decay (released:
+with the run's). They step in every ``every``-th epoch (released: 1 to 30 by data set, 1 where none is given). Not
+tuned.
 Cost: linear in edges and nodes; no N×N matrix, features of a chunk of edges at a time.
 """
 
@@ -31,7 +33,7 @@ from torch.utils.checkpoint import checkpoint
 from distillbench.method import Context, Dims, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
-from distillbench.structure import union_edges
+from distillbench.structure import union_edges, unit_rows
 
 _CHUNK = 1 << 16  # edges
 
@@ -39,7 +41,7 @@ _CHUNK = 1 << 16  # edges
 class GraphAKD(Method):
     """Fool judges of logits, of edges and of nodes in their graph."""
 
-    paper, tasks, requires = "he2022", ALL_TASKS, frozenset({"logits", "hidden", "edges"})
+    paper, tasks, requires = "he2022", ALL_TASKS, frozenset({"logits", "hidden", "edges", "labels"})
 
     class Params(Parameters):
         """layers: (student, teacher). every: epochs from one training of the judges to the next."""
@@ -123,7 +125,7 @@ class _OfEdges(_OfPairs):
     """D_e: whether the two ends of an edge are as the teacher has them."""
 
     def forward(self, h: Tensor, edges: Tensor) -> Tensor:
-        u = F.normalize(h, dim=-1)
+        u = unit_rows(h)
         parts = [
             checkpoint(_products, u * self.d, u, part, use_reentrant=False, preserve_rng_state=False)
             for part in edges.split(_CHUNK, dim=1)
@@ -140,7 +142,7 @@ class _OfNodes(_OfPairs):
     """D_g: whether a node belongs to the graph that ``summary`` is of."""
 
     def forward(self, h: Tensor, summary: Tensor) -> Tensor:
-        return self.a * (F.normalize(h, dim=-1) @ (self.d * summary))
+        return self.a * (unit_rows(h) @ (self.d * summary))
 
 
 def _summary(h: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class MSKD(Method):
 
     paper, tasks = "zhang2022", frozenset({"multiclass", "multilabel"})
     requires = frozenset({"logits", "hidden", "edges", "teachers"})
+    excused = {"equal": "it learns from teachers of other depths, too"}
 
     class Params(Parameters):
         """weight: λ. kernel: SIM; sigma: of rbf and exp-l1. direction: of the KL divergence.

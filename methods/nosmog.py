@@ -45,6 +45,7 @@ class NOSMOG(Method):
 
     paper, tasks, requires = "tian2023", NODE_CLASSES, frozenset({"logits", "hidden"})
     mlp_only, samples = True, True
+    tried_with = {"walks": 1, "walk_length": 10, "dimensions": 4}
 
     class Params(Parameters):
         """label_weight: λ. similarity_weight: μ. adversarial_weight: η. epsilon: ε. layers: (student, teacher).

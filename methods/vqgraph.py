@@ -25,7 +25,7 @@ GraphSAGE); β = 1, γ = 1, M = 512 (released: 5000) and 4096 pairs are ours; no
 Cost: linear in nodes × codes, with an N × M matrix; preparation, once: epochs × (the teacher's cost + nodes × codes).
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,18 +42,19 @@ class VQGraph(Method):
 
     paper, tasks, requires = "yang2024", NODE_CLASSES, frozenset({"logits", "labels"})
     mlp_only = True
+    tried_with = {"epochs": 3}
 
     class Params(Parameters):
-        """label_weight: λ. beta: β. temperature: T. layer: of student and tokenizer. soft_labels: whose. codes: M.
+        """label_weight: λ. beta: β. temperature: T. layers: (student, tokenizer), one pair. soft_labels: whose.
 
-        Of the tokenizer: pairs, of nodes, an epoch; gamma: γ; commitment: η; decay, of the codes' moving averages;
-        epochs, learning_rate, weight_decay.
+        Of the tokenizer: codes: M; pairs, of nodes, an epoch; gamma: γ; commitment: η; decay, of the codes' moving
+        averages; epochs, learning_rate, weight_decay.
         """
 
         label_weight: float = Field(default=0.0, ge=0, le=1)
         beta: PositiveFloat = 1.0
         temperature: PositiveFloat = 4.0
-        layer: LayerPair = LayerPair(-1, -1)
+        layers: Annotated[tuple[LayerPair, ...], Field(min_length=1, max_length=1)] = (LayerPair(-1, -1),)
         soft_labels: Literal["tokenizer", "teacher"] = "tokenizer"
         assignment: Literal["distance", "released"] = "distance"
         codes: PositiveInt = 512
@@ -67,7 +68,7 @@ class VQGraph(Method):
 
     def __init__(self, params: Params, student_dims: Dims, teacher_dims: Dims) -> None:
         super().__init__(params, student_dims, teacher_dims)
-        s, t = params.layer
+        s, t = params.layers[0]
         self.codebook_width = teacher_dims.hidden[t]
         self.projector = nn.Linear(student_dims.hidden[s], self.codebook_width)
         # what the tokenizer leaves behind; a run that is resumed trains it anew
@@ -92,7 +93,7 @@ class VQGraph(Method):
                 tokenizer.move_codes(out, distance, nearest)
         with torch.no_grad():
             out = tokenizer.eval().teacher(setup.x)
-            h, self.codebook = out.hidden[p.layer.teacher], tokenizer.codes
+            h, self.codebook = out.hidden[p.layers[0].teacher], tokenizer.codes
             near = -torch.cdist(h, self.codebook)
             if p.assignment == "released":
                 near = F.normalize(h, dim=-1) @ F.normalize(self.codebook, dim=-1).T
@@ -102,7 +103,7 @@ class VQGraph(Method):
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
         """Task loss, soft labels and soft assignments to codes."""
         p = self.params
-        r = -torch.cdist(self.projector(student.hidden[p.layer.student]), self.codebook)
+        r = -torch.cdist(self.projector(student.hidden[p.layers[0].student]), self.codebook)
         code = _divergence(self.assigned[ctx.nodes], (r / p.temperature).log_softmax(-1))
         labels = self.soft[ctx.nodes] if p.soft_labels == "tokenizer" else teacher.logits.log_softmax(-1)
         soft = _divergence(labels, student.logits.log_softmax(-1))
@@ -126,7 +127,7 @@ class Tokenizer(nn.Module):
         self.to_edges = nn.Linear(width, width).to(setup.x)
         initialise(self, seed, "tokenizer")
         with torch.no_grad():
-            h = self.teacher.eval()(setup.x).hidden[params.layer.teacher]
+            h = self.teacher.eval()(setup.x).hidden[params.layers[0].teacher]
         self.codes = h[torch.randperm(len(h), generator=setup.random)[: params.codes].to(h.device)]
         self.train()
         source, destination = setup.edge_index
@@ -146,11 +147,11 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def nearest(self, out: Output) -> tuple[Tensor, Tensor]:
         """Distance to, and number of, the code nearest to each node, [N] each."""
-        return torch.cdist(out.hidden[self.params.layer.teacher], self.codes).min(dim=1)
+        return torch.cdist(out.hidden[self.params.layers[0].teacher], self.codes).min(dim=1)
 
     def losses(self, out: Output, nearest: Tensor, edges: Tensor, pairs: Tensor) -> dict[str, Tensor]:
         """What the tokenizer is trained with, by name; ``edges`` and ``pairs`` are [2, n] nodes."""
-        setup, h = self.setup, out.hidden[self.params.layer.teacher]
+        setup, h = self.setup, out.hidden[self.params.layers[0].teacher]
         e = self.codes[nearest]
         passed_on = h + (e - h).detach()
         error = 1 - self._cosine(passed_on)
@@ -174,7 +175,7 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def move_codes(self, out: Output, distance: Tensor, nearest: Tensor) -> None:
         """Draw each code towards the mean of its nodes; put those without nodes where nodes are far from any code."""
-        h, count = out.hidden[self.params.layer.teacher], torch.bincount(nearest, minlength=len(self.codes))
+        h, count = out.hidden[self.params.layers[0].teacher], torch.bincount(nearest, minlength=len(self.codes))
         mean = torch.zeros_like(self.codes).index_add(0, nearest, h) / count.clamp_min(1)[:, None]
         self.codes = self.codes.lerp(mean, 1 - self.params.decay)
         unused = count == 0

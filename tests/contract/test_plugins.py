@@ -3,11 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from distillbench.params import ALL_TASKS
+from distillbench.params import ALL_TASKS, Requirement
 from distillbench.plugins import PluginError, available, declaration, find, load
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,7 @@ PLUGINS = [(kind, name) for kind, folder in FOLDERS.items() for name in availabl
 METHOD = """
 import torch
 from distillbench.method import Method
-from distillbench.params import ALL_TASKS, Parameters
+from distillbench.params import ALL_TASKS, Requirement, Parameters
 
 LIMIT = 3
 NOISE = torch.zeros(1)
@@ -95,7 +96,7 @@ def test_a_method_states_its_paper_and_names_it_in_its_docstring(name):
     assert (method.paper == "control") or (year.isdigit() and method.paper[: -len(year)] in text.lower())
     assert method.tasks
     assert method.tasks <= ALL_TASKS
-    assert method.requires <= {"logits", "hidden", "edges", "labels"}
+    assert method.requires <= set(get_args(Requirement))
 
 
 def test_reading_all_declarations_imports_neither_torch_nor_a_graph_library():
@@ -119,7 +120,8 @@ print(sorted({{"torch", "torch_geometric", "dgl", "numpy", "sklearn", "mlxtend",
 def test_an_unknown_plugin_is_refused_with_the_nearest_name_and_the_folders():
     with pytest.raises(PluginError, match=r"unknown method 'fitnett': did you mean 'fitnet'\? \(searched: .*methods\)"):
         find("method", "fitnett", [FOLDERS["method"]])
-    with pytest.raises(PluginError, match=r"unknown dataset 'xyz': choose from digits, kicad3d, mnist5k, "):
+    known = ", ".join(available([FOLDERS["dataset"]]))
+    with pytest.raises(PluginError, match=f"unknown dataset 'xyz': choose from {known} "):
         find("dataset", "xyz", [FOLDERS["dataset"]])
 
 

@@ -31,7 +31,7 @@ CONFIG = {
                 "gat": {
                     "teacher": {"model": "gat", "hidden": 4, "heads": 2},
                     "student": {"model": "gcn", "hidden": 4},
-                    "training": {"epochs": 120, "batch_size": 2},
+                    "training": {"epochs": 400, "batch_size": 2},  # long enough to be stopped in
                     "teacher_training": {"epochs": 2, "batch_size": 2},
                 }
             },

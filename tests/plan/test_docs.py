@@ -15,20 +15,24 @@ def test_the_readme_shows_a_method_file_whole():
     assert f"```python\n{(ROOT / 'methods/at.py').read_text()}```" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("document, name", [("README.md", "default"), ("docs/paper.md", "paper-small")])
+RESULTS = [("README.md", "default"), ("docs/paper.md", "paper-small"), ("docs/standard.md", "standard-cora")]
+DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document, name", RESULTS)
 def test_results_in_documents_are_those_of_the_published_run(document, name):
     published = (ROOT / f"results/reference/{name}/comparison.md").read_text()
     assert published in (ROOT / document).read_text()
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/paper.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_a_document_links_to_exists(document):
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text()):
         assert ((ROOT / document).parent / target).exists(), target
 
 
 def test_every_config_a_document_names_exists():
-    for document in ("README.md", "docs/paper.md"):
+    for document in DOCUMENTS:
         for name in re.findall(r"config/[a-z/-]+\.yaml", (ROOT / document).read_text()):
             assert (ROOT / name).exists(), name
 

@@ -41,7 +41,7 @@ def method(**params):
     files = {name: str(METHODS / f"{name}.py") for name in params}
     given = params if len(params) > 1 else next(iter(params.values()))
     made = load_method(files, given, DIMS, DIMS).double()
-    for part in made.parts.values() if isinstance(made, Combined) else (made,):
+    for part in made.parts if isinstance(made, Combined) else (made,):
         initialise(part, 0, "projector")
     return made
 
@@ -88,6 +88,11 @@ def test_the_gradient_is_the_sum():
     both, kd, lsp = gradient(lsp=LSP, kd=KD), gradient(kd=KD), gradient(lsp=LSP)
     assert torch.allclose(both[0], kd[0])
     assert torch.allclose(both[1], lsp[1])
+
+
+def test_a_part_may_have_any_name_a_config_allows():
+    parts = {"lsp-0.5": method(lsp=LSP), "kd": method(kd=KD)}
+    assert Combined(parts).terms(STUDENT, TEACHER, CONTEXT).keys() == {"task", "structure", "soft"}
 
 
 class Part(Method):

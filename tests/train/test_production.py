@@ -1,5 +1,6 @@
 """The production setting: what is unseen is not there in training, and is in the test; and students without a graph."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,12 @@ def test_an_unseen_nodes_inputs_are_the_mean_of_its_observed_neighbours(data_of)
         around = [a for a, b in data.edge_index.T.tolist() if b == node and a >= 5]
         expected = extra[torch.tensor(around) - 5].mean(dim=0) if around else torch.zeros(3)
         assert torch.allclose(found[node], expected, atol=1e-6)
+
+
+def test_the_observed_part_of_data_with_published_splits_has_none_of_them(data_of):
+    data = data_of("multiclass")
+    several = replace(data, split=None, splits=torch.zeros(3, data.num_nodes, dtype=torch.int8))
+    assert subgraph(several, torch.arange(5)).splits is None
 
 
 def experiment(folder, backend, setting, method=None, student="mlp"):

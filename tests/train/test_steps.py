@@ -1,6 +1,5 @@
 """What a method is given besides two outputs: the setup, further teachers, the student itself, an adversary's step."""
 
-
 import pytest
 import torch
 from torch import nn

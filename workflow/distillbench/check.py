@@ -14,12 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from distillbench.backends import BackendUnavailableError, get_backend, missing_reason
-from distillbench.contract import CHECKS, LIBRARIES, Check, Subject
-from distillbench.plugins import Declaration, PluginError, declaration, load
-from distillbench.trial import Case, cases_of
+import torch
 
-SHOWN = 3  # failures of one check that are printed
+from distillbench.backends import BackendUnavailableError, get_backend, missing_reason
+from distillbench.cases import Case, cases_of
+from distillbench.contract import CHECKS, EXCUSABLE, LIBRARIES, Check, Subject
+from distillbench.plugins import Declaration, PluginError, declaration, load
+
+SHOWN = 3  # reasons for which one check failed that are printed
 
 
 class Entry(NamedTuple):
@@ -57,18 +59,27 @@ def entries_of(declared: Declaration, libraries: Sequence[str] = tuple(LIBRARIES
     return entries
 
 
-def result_of(path: Path, declared: Declaration, entry: Entry) -> Result:
+def excuse(declared: Declaration, check: Check) -> str | None:
+    """Why a method is not subject to a check, by its own word."""
+    if check.name == "numbering" and declared.attributes.get("samples", False):
+        return "it sees a random part of a graph"
+    reason: str | None = declared.attributes.get("excused", {}).get(check.name)
+    return reason if check.name in EXCUSABLE else None
+
+
+def result_of(path: Path, entry: Entry) -> Result:
     """Make one check."""
     check, case, libraries = entry
-    if reason := _excuse(declared, check):
-        return Result(entry, "excused", reason)
     if reason := next((reason for each in libraries if (reason := _missing(each))), None):
         return Result(entry, "skipped", reason)
     try:
+        changed = path.stat().st_mtime_ns
+        if reason := excuse(_declared(path, changed), check):
+            return Result(entry, "excused", reason)
         if case is None:
             check.function(path)
         else:
-            subjects = [_subject(path, path.stat().st_mtime_ns, case, library) for library in libraries]
+            subjects = [_subject(path, changed, case, library) for library in libraries]
             if check.name != "terms" and not all(subject.sound for subject in subjects):
                 return Result(entry, "skipped", "its terms are not what they should be")
             check.function(*subjects)
@@ -78,15 +89,16 @@ def result_of(path: Path, declared: Declaration, entry: Entry) -> Result:
 
 
 def results_of(path: Path, libraries: Sequence[str] = tuple(LIBRARIES)) -> Iterator[Result]:
-    """Make every check of a file, as far as it can be read."""
-    try:
-        declared = declaration("method", path)
-        load("method", path)
-    except Exception as error:
-        yield Result(Entry(CHECKS[0]), "failed", _explained(error, path))
-        return
-    for entry in entries_of(declared, libraries):
-        yield result_of(path, declared, entry)
+    """Make every check of a file; of one that is not declared rightly, that check alone."""
+    yield (result := result_of(path, Entry(CHECKS[0])))
+    if result.status == "passed":
+        for entry in entries_of(declaration("method", path), libraries)[1:]:
+            yield result_of(path, entry)
+
+
+@lru_cache(maxsize=1)
+def _declared(path: Path, _changed: int) -> Declaration:
+    return declaration("method", path)
 
 
 # checks of one case come one after another and share its subjects
@@ -106,54 +118,53 @@ def _missing(library: str) -> str | None:
     return None
 
 
-def _excuse(declared: Declaration, check: Check) -> str | None:
-    """Why a method is not subject to a check, by its own word."""
-    if check.name == "numbering" and declared.attributes.get("samples", False):
-        return "it sees a random part of a graph"
-    reason: str | None = declared.attributes.get("excused", {}).get(check.name) if check.excusable else None
-    return reason
-
-
 def _explained(error: Exception, path: Path) -> str:
     """What the contract says, or the end of the traceback, as far as it is in the method's file."""
     if isinstance(error, PluginError) or (isinstance(error, AssertionError) and str(error)):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename) == path] or frames[-1:]
-    return "".join(["it raises\n", *traceback.format_list(own[-2:]), *traceback.format_exception_only(error)]).rstrip()
+    own = [
+        traceback.FrameSummary(str(path), frame.lineno, frame.name, line=frame.line)
+        for frame in frames
+        if Path(frame.filename).resolve() == path.resolve()
+    ]
+    shown = own[-2:] or frames[-1:]
+    return "".join(["it raises\n", *traceback.format_list(shown), *traceback.format_exception_only(error)]).rstrip()
 
 
 def report(path: Path, libraries: Sequence[str] = tuple(LIBRARIES)) -> bool:
     """Print what came of every check of a file; whether none failed."""
     results = list(results_of(path, libraries))
-    print(f"{path}")
+    cases = dict.fromkeys(str(result.entry.case) for result in results if result.entry.case)
+    print(f"{path}: {', '.join(cases)}" if cases else path)
     for check in CHECKS:
-        of_check = [result for result in results if result.entry.check is check]
-        if of_check:
+        if of_check := [result for result in results if result.entry.check is check]:
             _print_check(check, of_check)
     counts = Counter(result.status for result in results)
-    cases = len({result.entry.case for result in results if result.entry.case})
-    print(f"  {cases} cases: {', '.join(f'{number} {status}' for status, number in counts.items())}")
+    print("  " + ", ".join(f"{number} {status}" for status, number in counts.items()))
     return not counts["failed"]
 
 
 def _print_check(check: Check, results: Sequence[Result]) -> None:
-    by_status = {status: [r for r in results if r.status == status] for status in ("failed", "excused", "skipped")}
-    status = next((status for status in ("failed", "passed") if any(r.status == status for r in results)), None)
-    print(f"  {(status or results[0].status):8} {check.name:14} {check.holds}")
-    failed = by_status["failed"]
-    for result in failed[:SHOWN]:
-        place = f"{result.entry.place}: " if result.entry.place else ""
-        _print_indented(f"{place}{result.reason}")
-    if failed[SHOWN:]:
-        _print_indented("and with " + "; ".join(result.entry.place for result in failed[SHOWN:]))
-    for reason, number in Counter(r.reason for s in ("excused", "skipped") for r in by_status[s]).items():
-        _print_indented(f"{(by_status['excused'] and 'excused') or 'skipped'} {number} times: {reason}")
+    """A line with the worst that came of it, then what failed, then what was not checked and why."""
+    status = next(s for s in ("failed", "passed", "excused", "skipped") if any(r.status == s for r in results))
+    print(f"  {status:8} {check.name:14} {check.holds}")
+    places: dict[str, list[str]] = {}
+    for result in results:
+        if result.status == "failed":
+            places.setdefault(result.reason, []).append(result.entry.place)
+    for reason, (first, *others) in list(places.items())[:SHOWN]:
+        place = f"{first} and {len(others)} more" if others else first
+        _print_indented(f"{place}: {reason}" if place else reason)
+    if unseen := sum(len(each) for each in list(places.values())[SHOWN:]):
+        _print_indented(f"and {unseen} more")
+    unchecked = Counter((r.status, r.reason) for r in results if r.status in ("excused", "skipped"))
+    for (what, reason), number in unchecked.items():
+        _print_indented(f"{what} in {number} of {len(results)}: {reason}")
 
 
 def _print_indented(text: str) -> None:
-    for line in text.splitlines():
-        print(f"           {line}")
+    print("\n".join(f"           {line}" for line in text.splitlines()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,6 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--backends", nargs="+", choices=list(LIBRARIES), default=list(LIBRARIES))
     chosen = parser.parse_args(arguments)
+    if not __debug__:
+        parser.error("python -O leaves out what is checked")
+    torch.set_num_threads(1)  # the data are small
     good = True
     for path in chosen.files:
         if not path.is_file():

@@ -150,7 +150,10 @@ def _check_layers(variant: Variant, pair: Pair) -> list[str]:
     for part in variant.parts:
         where = f"{part.place}.layers" if "layers" in part.given else "layers"
         for roles in getattr(part.params(pair), "layers", None) or ():
-            for role, index, spec in (("student", roles[0], pair.student), ("teacher", roles[1], pair.teacher)):
+            models = [("student", roles[0], pair.student), ("teacher", roles[1], pair.teacher)]
+            if "teachers" in variant.requires:
+                models += [(f"teacher {name!r}", roles[1], spec) for name, spec in pair.teachers.items()]
+            for role, index, spec in models:
                 depth = len(spec.hidden_dims)
                 if not -depth <= index < depth:
                     problems.append(f"{where}: {role} layer {index}: the {role} has {depth} hidden layers")

@@ -38,10 +38,11 @@ class Combined(Method):
     def __init__(self, parts: Mapping[str, Method]) -> None:
         first = next(iter(parts.values()))
         super().__init__(first.params, first.student_dims, first.teacher_dims)
-        self.parts = nn.ModuleDict(parts)
+        self.names = tuple(parts)  # a name may have a dot in it, which a ModuleDict's may not
+        self.parts = nn.ModuleList(parts.values())
 
     def _each(self) -> Iterator[tuple[str, Method]]:
-        yield from self.parts.items()  # type: ignore[misc]
+        yield from zip(self.names, self.parts, strict=True)
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:
         """The task's smallest weighting, and every other term; a name that two methods share is told by the method."""

@@ -5,7 +5,8 @@ check raises AssertionError where the method breaks it, with a sentence that nam
 value. A method is excused from some of them by its own word and for a reason:
 
     excused = {"derivative": "the weights of the nodes are held constant"}
-    samples = True      # of any graph it sees a random part: excused from "numbering"
+    samples = True                  # it sees a random part of any graph: excused from "numbering"
+    tried_with = {"epochs": 3}      # hyper-parameters for the checks, where the defaults take long
 """
 
 import ast
@@ -22,18 +23,20 @@ import torch
 from torch import Tensor
 
 from distillbench.backends import get_backend
-from distillbench.data import GraphData
+from distillbench.cases import Case
 from distillbench.method import Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, Parameters, Requirement
 from distillbench.plugins import Declaration, declaration, load
-from distillbench.trial import Case, Step, Trial, data_of, relabelled, renumbered, revealing
+from distillbench.trial import FEW, Step, Trial, data_for, relabelled, renumbered, revealing
 
 LIBRARIES = {"pyg": "PyG", "dgl": "DGL"}
 REQUIREMENTS: frozenset[Requirement] = frozenset(get_args(Requirement))
 
 # terms that compare the two models directly, so that they are exactly zero for a student equal to its teacher
 ZERO_WHEN_EQUAL = {"attention", "structure"}
+
+EXCUSABLE = frozenset({"equal", "numbering", "derivative"})  # checks
 
 
 class Subject:
@@ -65,11 +68,6 @@ class Subject:
         except Exception:
             return False
         return True
-
-    @property
-    def data(self) -> GraphData:
-        """The data of its case."""
-        return data_of(self.case.task, clouds=self.case.clouds, transductive=self.case.transductive)
 
     @property
     def distils(self) -> bool:
@@ -112,7 +110,7 @@ def _assert_reached(grad: Tensor | None, by: str, name: str) -> None:
 
 
 def is_declared(path: Path) -> None:
-    """See CHECKS."""
+    """What is read of it without torch is what the class says."""
     declared, loaded = declaration("method", path), load("method", path)
     for name in ("paper", "tasks", "requires"):
         assert name in declared.attributes, f"{name} is not stated in the class"
@@ -120,6 +118,7 @@ def is_declared(path: Path) -> None:
         assert read == getattr(loaded, name), f"{name} is {read!r} without torch and {getattr(loaded, name)!r} with it"
     without, with_torch = _accepted(declared.params), _accepted(loaded.Params)
     assert without == with_torch, f"Params without torch: {without}; with it: {with_torch}"
+    declared.params(**declared.attributes.get("tried_with", {}))
     assert isinstance(declared.paper, str) and declared.paper, f"paper is {declared.paper!r}, not a key like hinton2015"
     assert declared.tasks, "tasks is empty"
     for name, allowed in (("tasks", ALL_TASKS), ("requires", REQUIREMENTS), ("excused", EXCUSABLE)):
@@ -135,7 +134,7 @@ def _accepted(params: type[Parameters]) -> dict[str, Any]:
 
 
 def is_documented(path: Path) -> None:
-    """See CHECKS."""
+    """The docstring has a title, a citation with its year, and a line on cost."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert text, "there is no docstring at the top of the file"
     if declaration("method", path).paper == "control":
@@ -150,7 +149,7 @@ def is_documented(path: Path) -> None:
 
 
 def terms_are_finite(subject: Subject) -> None:
-    """See CHECKS."""
+    """Its terms are named, finite and positive, among them the task."""
     terms = subject.first[1].terms
     assert "task" in terms, f"there is no term 'task': {_listed(terms)}"
     if subject.distils:
@@ -166,7 +165,7 @@ def terms_are_finite(subject: Subject) -> None:
 
 
 def gradient_reaches_the_student(subject: Subject) -> None:
-    """See CHECKS."""
+    """Their gradient reaches every parameter of the student and none of a teacher."""
     trial, step = subject.first
     total = torch.stack(list(step.terms.values())).sum()
     assert total.requires_grad, "no term depends on the student"
@@ -182,7 +181,7 @@ def gradient_reaches_the_student(subject: Subject) -> None:
 
 
 def distillation_reaches_student_and_projectors(subject: Subject) -> None:
-    """See CHECKS."""
+    """Each term but the task reaches the student, together they reach the method's own parameters."""
     trial, step = subject.first
     distilled = _distilled(step.terms)
     # of a wrapped student any parameter: the first may be the wrapping's own
@@ -199,16 +198,17 @@ def distillation_reaches_student_and_projectors(subject: Subject) -> None:
 
 
 def an_equal_student_has_nothing_to_learn(subject: Subject) -> None:
-    """See CHECKS."""
+    """A student equal to its teacher has nothing to learn."""
     trial = subject.trial(equal=True)
     step = trial.step()
     distilled = _distilled(step.terms)
     for name in ZERO_WHEN_EQUAL & distilled.keys():
         assert distilled[name] == 0, f"term {name!r} is {distilled[name].item()} for a student equal to its teacher"
-    if list(trial.method.parameters()):
+    total = torch.stack(list(distilled.values())).sum()
+    if list(trial.method.parameters()) or not total.requires_grad:
         return
     seen = {"logits": step.student.logits, **{f"hidden[{i}]": h for i, h in enumerate(step.student.hidden)}}
-    grads = _gradients(torch.stack(list(distilled.values())).sum(), list(seen.values()))
+    grads = _gradients(total, list(seen.values()))
     assert any(grad is not None for grad in grads), "the distillation reads nothing of the student"
     for name, grad in zip(seen, grads, strict=True):
         largest = 0.0 if grad is None else grad.abs().max().item()
@@ -216,20 +216,20 @@ def an_equal_student_has_nothing_to_learn(subject: Subject) -> None:
 
 
 def numbering_does_not_matter(subject: Subject) -> None:
-    """See CHECKS."""
-    data = renumbered(subject.data, torch.Generator().manual_seed(2))
+    """The terms do not depend on the numbering of nodes and graphs."""
+    data = renumbered(data_for(subject.case), torch.Generator().manual_seed(2))
     found = _values(subject.trial(data=data).step().terms)
     _compare("with nodes and graphs in another order", found, subject.values, 1e-10, 1e-13)
 
 
 def a_step_can_be_repeated(subject: Subject) -> None:
-    """See CHECKS."""
+    """The same step twice gives the same terms, bit for bit."""
     found = _values(subject.trial(seed=1).step().terms)
     _compare("the second time (is all that is random drawn from ctx.random and setup.random?)", found, subject.values)
 
 
 def its_state_is_in_buffers(subject: Subject) -> None:
-    """See CHECKS."""
+    """A run that is resumed goes on as if it had not stopped."""
     random = torch.Generator().manual_seed(5)
     first = subject.trial()
     first.step(1, random)
@@ -247,7 +247,7 @@ def its_state_is_in_buffers(subject: Subject) -> None:
 
 
 def nothing_given_is_changed(subject: Subject) -> None:
-    """See CHECKS."""
+    """What it is given is not changed in place."""
     trial = subject.trial()
     step = trial.step()
     ctx = step.ctx
@@ -262,13 +262,13 @@ def nothing_given_is_changed(subject: Subject) -> None:
 
 
 def precomputing_changes_nothing(subject: Subject) -> None:
-    """See CHECKS."""
+    """What is precomputed changes no value."""
     found = _values(subject.trial(precompute=False).step().terms)
     _compare("without what is precomputed", found, subject.values, 1e-12)
 
 
 def only_what_is_required_is_read(subject: Subject) -> None:
-    """See CHECKS."""
+    """It reads nothing of the teacher that it does not require."""
     undeclared = REQUIREMENTS - subject.plugin.requires
     of_teacher = undeclared - {"labels"}
     try:
@@ -278,7 +278,7 @@ def only_what_is_required_is_read(subject: Subject) -> None:
             _compare_without(subject, frozenset({each}))
         raise
     if "labels" in undeclared and subject.distils:
-        found = _values(subject.trial(data=relabelled(subject.data)).step().terms)
+        found = _values(subject.trial(data=relabelled(data_for(subject.case))).step().terms)
         when = "with other labels (requires does not name 'labels')"
         _compare(when, _distilled(found), _distilled(subject.values))
 
@@ -294,14 +294,14 @@ def _compare_without(subject: Subject, withheld: frozenset[Requirement]) -> None
 
 
 def hidden_labels_are_not_read(subject: Subject) -> None:
-    """See CHECKS."""
-    found = _values(subject.trial(data=revealing(subject.data)).step().terms)
+    """It does not read labels of rows that are not labelled."""
+    found = _values(subject.trial(data=revealing(data_for(subject.case))).step().terms)
     _compare("with other labels on rows that are not labelled", found, subject.values)
 
 
 def derivatives_are_those_of_the_values(subject: Subject) -> None:
-    """See CHECKS."""
-    trial = subject.trial()
+    """The gradients at the student's logits and hidden features are the derivatives of the terms."""
+    trial = subject.trial(data=data_for(subject.case, FEW))
     step = trial.step()
     pristine = copy.deepcopy(trial.method)
     leaves = {"logits": step.student.logits, **{f"hidden[{i}]": h for i, h in enumerate(step.student.hidden)}}
@@ -328,7 +328,7 @@ def derivatives_are_those_of_the_values(subject: Subject) -> None:
 
 
 def the_adversary_alone_is_trained_against(subject: Subject) -> None:
-    """See CHECKS."""
+    """Its adversary's loss trains the adversary alone."""
     trial, step = subject.first
     loss = trial.adversary_loss(step)
     modules = list(trial.method.adversaries())
@@ -347,7 +347,7 @@ def the_adversary_alone_is_trained_against(subject: Subject) -> None:
 
 
 def libraries_agree(subject: Subject, other: Subject) -> None:
-    """See CHECKS."""
+    """Both libraries give the same terms to 1e-5."""
     when = f"with {LIBRARIES[other.library]} instead of {LIBRARIES[subject.library]}"
     _compare(when, other.values, subject.values, 1e-5, 1e-12)
 
@@ -357,14 +357,17 @@ class Check:
     """One thing that must hold. scope: what ``function`` takes: a file's path, a subject, or one for each library."""
 
     name: str
-    holds: str
     function: Callable[..., None]
     scope: Literal["file", "library", "libraries"] = "library"
-    excusable: bool = False
+
+    @property
+    def holds(self) -> str:
+        """What must hold, in a sentence."""
+        return self.function.__doc__ or ""
 
     def applies(self, declared: Declaration, case: Case) -> bool:
         """Whether there is anything to check of a method in a case."""
-        needed = {
+        needed: dict[str, bool] = {
             "distillation": declared.paper != "control",
             "equal": bool(declared.requires),
             "hidden labels": case.transductive,
@@ -375,46 +378,20 @@ class Check:
 
 
 CHECKS = (
-    Check("declaration", "What is read of it without torch is what the class says.", is_declared, "file"),
-    Check(
-        "docstring", "The docstring has a title, a citation with its year, and a line on cost.", is_documented, "file"
-    ),
-    Check("terms", "Its terms are named, finite and positive, among them the task.", terms_are_finite),
-    Check(
-        "gradient",
-        "Their gradient reaches every parameter of the student and none of a teacher.",
-        gradient_reaches_the_student,
-    ),
-    Check(
-        "distillation",
-        "Each term but the task reaches the student, together they reach the method's own parameters.",
-        distillation_reaches_student_and_projectors,
-    ),
-    Check(
-        "equal",
-        "A student equal to its teacher has nothing to learn.",
-        an_equal_student_has_nothing_to_learn,
-        excusable=True,
-    ),
-    Check(
-        "numbering",
-        "The terms do not depend on the numbering of nodes and graphs.",
-        numbering_does_not_matter,
-        excusable=True,
-    ),
-    Check("repeat", "The same step twice gives the same terms, bit for bit.", a_step_can_be_repeated),
-    Check("state", "A run that is resumed goes on as if it had not stopped.", its_state_is_in_buffers),
-    Check("untouched", "What it is given is not changed in place.", nothing_given_is_changed),
-    Check("precompute", "What is precomputed changes no value.", precomputing_changes_nothing),
-    Check("needs", "It reads nothing of the teacher that it does not require.", only_what_is_required_is_read),
-    Check("hidden labels", "It does not read labels of rows that are not labelled.", hidden_labels_are_not_read),
-    Check(
-        "derivative",
-        "The gradients at the student's logits and hidden features are the derivatives of the terms.",
-        derivatives_are_those_of_the_values,
-        excusable=True,
-    ),
-    Check("adversary", "Its adversary's loss trains the adversary alone.", the_adversary_alone_is_trained_against),
-    Check("libraries", "Both libraries give the same terms to 1e-5.", libraries_agree, "libraries"),
+    Check("declaration", is_declared, "file"),
+    Check("docstring", is_documented, "file"),
+    Check("terms", terms_are_finite),
+    Check("gradient", gradient_reaches_the_student),
+    Check("distillation", distillation_reaches_student_and_projectors),
+    Check("equal", an_equal_student_has_nothing_to_learn),
+    Check("numbering", numbering_does_not_matter),
+    Check("repeat", a_step_can_be_repeated),
+    Check("state", its_state_is_in_buffers),
+    Check("untouched", nothing_given_is_changed),
+    Check("precompute", precomputing_changes_nothing),
+    Check("needs", only_what_is_required_is_read),
+    Check("hidden labels", hidden_labels_are_not_read),
+    Check("derivative", derivatives_are_those_of_the_values),
+    Check("adversary", the_adversary_alone_is_trained_against),
+    Check("libraries", libraries_agree, "libraries"),
 )
-EXCUSABLE = frozenset(check.name for check in CHECKS if check.excusable)

@@ -7,6 +7,7 @@ import ctypes
 import io
 import logging
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from torch import nn
 
 from distillbench.backends import get_backend
 from distillbench.combination import Combined, load_method
@@ -22,10 +22,10 @@ from distillbench.config import Protocol, Training
 from distillbench.data import GraphData, read_data
 from distillbench.inputs import Inputs, TeacherOutputs, load_outputs, predict, teacher_outputs
 from distillbench.method import Dims, Method, TaskLossOnly
-from distillbench.models import GNN, canonical_state, count_parameters, initialise, load_canonical
+from distillbench.models import GNN, canonical_state, count_parameters, initialise, initialise_around, load_canonical
 from distillbench.params import Parameters
 from distillbench.plugins import load
-from distillbench.production import extended, observed, place, with_features
+from distillbench.production import divided, extended, observed, place, with_features, with_labels
 from distillbench.seeds import generator
 from distillbench.specs import ModelSpec
 from distillbench.steps import Teaching, setup_of, subgraph
@@ -129,6 +129,7 @@ class Experiment:
         checkpointing: Checkpointing | None,
         progress: Progress,
     ) -> Outcome:
+        begun = time.monotonic()
         split = self.dataset.split(self.data, seed)
         protocol = Protocol(**self.params["protocol"])
         role = "student" if "method" in self.params else "teacher"
@@ -144,11 +145,15 @@ class Experiment:
             inputs = self._inputs(with_features(data, extra))
             setup = setup_of(inputs, visible, teaching, generator(seed, "student"))
         inner = self._model(seed, role, inputs.data.x.shape[1])
-        model = _wrapped(inner, method.wrap_student(inner, setup), seed, role).to(self.device)
+        model = method.wrap_student(inner, setup)
+        initialise_around(inner, model, seed, role)
+        model.to(self.device)
+        del setup  # as large as the data
+        preparing = time.monotonic() - begun
         evaluation = protocol.evaluation(role)
         result: Fit = fit(
             model,
-            method.to(self.device),
+            method,
             inputs,
             visible,
             self.training,
@@ -157,7 +162,7 @@ class Experiment:
             distill_nodes=protocol.distill_nodes,
             evaluation=evaluation,
             train_projectors=protocol.train_projectors,
-            run_seconds=run_seconds,
+            run_seconds=run_seconds - preparing,
             checkpointing=checkpointing,
             progress=progress,
         )
@@ -165,23 +170,27 @@ class Experiment:
         everything = self.data
         if extra is not None:
             everything = with_features(everything, extra if seen is None else extended(extra, seen, everything))
-        predictions = predict(model, self._inputs(everything, augment=False).ordered(split.test))
-        logits, y = map(torch.cat, zip(*predictions, strict=True))
+        whole = self._inputs(everything, augment=False)
         task = self.data.task
-        metrics = task.metrics(logits, y)
-        if seen is not None:
-            known = torch.isin(split.test, seen).to(y.device)
-            parts = {"seen": known, "unseen": ~known}
-            metrics |= {
-                f"{task.metric_name}_{name}": task.metric(logits[rows], y[rows]) for name, rows in parts.items()
-            }
+        if seen is None:
+            predictions = predict(model, whole.ordered(split.test))
+            metrics = task.metrics(*map(torch.cat, zip(*predictions, strict=True)))
+        else:  # what was there in training is predicted without what was not
+            parts = divided(split.test, seen)
+            known = self._inputs(with_labels(inputs.data, self.data, seen), augment=False)
+            on_known = predict(model, known.ordered(torch.searchsorted(seen, parts["seen"])))
+            on_whole = predict(model, whole.ordered(parts["unseen"]))
+            logits, y = (torch.cat(each) for each in zip(*on_known, *on_whole, strict=True))
+            predictions, metrics = [(logits, y)], task.metrics(logits, y)
+            for name, found in (("seen", on_known), ("unseen", on_whole)):
+                metrics[f"{task.metric_name}_{name}"] = task.score(found, evaluation)
         weights = io.BytesIO()
         torch.save(canonical_state(model), weights)
         return Outcome(
             "ok",
             history=result.history,
             best_epoch=result.best_epoch,
-            seconds=result.seconds,
+            seconds=result.seconds + preparing,
             val=result.val,
             test=task.score(predictions, evaluation),
             test_metrics=metrics,
@@ -224,18 +233,9 @@ class Experiment:
         about = self.params["method"]
         teacher = self._dims(spec.validate_python(self.params["teacher_model"]))
         method = load_method(about["files"], about["params"], student, teacher)
-        for part in method.parts.values() if isinstance(method, Combined) else (method,):
+        for part in method.parts if isinstance(method, Combined) else (method,):
             initialise(part, seed, "projector")
         return method
 
     def _dims(self, spec: Any) -> Dims:
         return Dims(spec.hidden_dims, self.data.num_classes)
-
-
-def _wrapped(model: nn.Module, wrapper: nn.Module, seed: int, role: str) -> nn.Module:
-    """The wrapper with its own parameters initialised by name; those of the model in it stay as they are."""
-    if wrapper is not model:
-        kept = {name: value.clone() for name, value in model.state_dict().items()}
-        initialise(wrapper, seed, role)
-        model.load_state_dict(kept)
-    return wrapper

@@ -139,8 +139,12 @@ class Job:
     def _teachers(self) -> dict[int, list[Record]]:
         """The teachers' records by seed, the pair's own first, where the method needs any."""
         cells = [self.cell._replace(pair=pair) for pair in self.params.get("method", {}).get("teachers", [])]
-        shards = [read_shard(self.paths.shard(cell, TEACHER, self.shard)) for cell in cells]
-        return {records[0].seed: list(records) for records in zip(*shards, strict=True)}
+        files = [self.paths.shard(cell, TEACHER, self.shard) for cell in cells]
+        shards = [{record.seed: record for record in read_shard(file)} for file in files]
+        for file, records in zip(files, shards, strict=True):
+            if missing := set(self.params["seeds"]) - records.keys():
+                raise RecordError(f"{file}: has no teacher of seed {min(missing)}. Delete it and run snakemake again.")
+        return {seed: [records[seed] for records in shards] for seed in self.params["seeds"]} if shards else {}
 
     def _key(self, seed: int, teachers: list[Record]) -> str:
         decides = {name: self.params[name] for name in _DECIDES if name in self.params}
@@ -148,8 +152,10 @@ class Job:
         if not teachers:
             decides.pop("teacher_model", None)
         method = self.params.get("method", {}).get("params")
+        # which part of a combination is which file
+        files = {part: file_digest(Path(file)) for part, file in self.params.get("method", {}).get("files", {}).items()}
         frozen = [[teacher.key, teacher.status, teacher.digests] for teacher in teachers]
-        return digest(decides, method, self.digests, seed, frozen)
+        return digest(decides, method, list(files.values()), self.digests, seed, frozen)
 
     def _stored(self, seed: int, key: str) -> Record | None:
         """The finished run of this seed, if its key agrees. A corrupt record is named and set aside, never used."""

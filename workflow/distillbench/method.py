@@ -24,7 +24,7 @@ class Dims(NamedTuple):
 
 
 def _nothing_to_run(x: Tensor) -> Output:
-    raise RuntimeError("this context has no model to run")
+    raise RuntimeError("no model to run here: a teacher is there for methods that have 'model' in `requires`")
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,14 @@ class Context:
 class Method(nn.Module):
     """One subclass per file in ``methods/``; projectors and other trained parts are submodules of it.
 
-    A subclass states ``paper`` (a key of the reference list in its docstring), the ``tasks`` it applies to, what it
-    ``requires`` of the teacher, and its hyper-parameters ``Params``; its ``terms`` are the loss. It may also say
-    ``mlp_only`` (for students that use no graph) or ``transductive_only`` (it cannot predict nodes that it has not
-    seen in training).
+    A subclass states ``paper`` (first author and year; the citation is in the file's docstring), the ``tasks`` it
+    applies to, what it ``requires`` of the teacher, and its hyper-parameters ``Params``; its ``terms`` are the loss. It
+    may also say ``mlp_only`` (for students that use no graph), ``transductive_only`` (it cannot predict nodes that it
+    has not seen in training) or ``needs_unlabelled`` (it distils on nodes without a label, so not with
+    ``distill_nodes: train``).
+
+    For the contract tests, it may say ``samples`` (it sees a random part of any graph, so the numbers of nodes matter),
+    ``excused`` from a check, with the reason, and ``tried_with``, hyper-parameters that make the checks fast.
 
     Parameters are initialised by name after construction. State that is not trained belongs into buffers: what a
     ``state_dict`` holds survives a kill.
@@ -111,6 +115,10 @@ class Method(nn.Module):
     requires: ClassVar[frozenset[Requirement]]
     mlp_only: ClassVar[bool] = False
     transductive_only: ClassVar[bool] = False
+    needs_unlabelled: ClassVar[bool] = False
+    samples: ClassVar[bool] = False
+    excused: ClassVar[Mapping[str, str]] = {}
+    tried_with: ClassVar[Mapping[str, Any]] = {}
 
     class Params(Parameters):
         """No hyper-parameters."""

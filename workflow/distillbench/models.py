@@ -259,6 +259,14 @@ def initialise(model: nn.Module, seed: int, scope: str) -> None:
             parameter.fill_(1.0 if common.endswith("weight") else 0.0)
 
 
+def initialise_around(model: nn.Module, wrapper: nn.Module, seed: int, scope: str) -> None:
+    """Initialise what a ``wrapper`` has besides the ``model`` in it, by name; the model's own weights stay."""
+    if wrapper is not model:
+        kept = {name: value.clone() for name, value in model.state_dict().items()}
+        initialise(wrapper, seed, scope)
+        model.load_state_dict(kept)
+
+
 def count_parameters(model: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -186,9 +186,7 @@ class Plan:
 
     def _is_special(self, method: str) -> bool:
         """Whether a run of a variant needs more than the pair's student and its teacher's outputs."""
-        variant = self.variant(method)
-        defined = frozenset.union(*(part.declared.defines for part in variant.parts))
-        return bool({"teachers", "model"} & variant.requires or {"student_inputs", "wrap_student"} & defined)
+        return bool({"teachers", "model"} & self.variant(method).requires or self._changes_student(method))
 
     @property
     def runs(self) -> int:
@@ -222,10 +220,18 @@ class Plan:
                     left: dict[str, list[str]] = {}
                     for method in self.methods:
                         if reason := self.unfit(cell, method):
-                            left.setdefault(reason, []).append(method)
+                            left.setdefault(reason.removeprefix("is "), []).append(method)
                     said = "; ".join(f"{', '.join(methods)} ({reason})" for reason, methods in left.items())
                     texts += [f"{dataset}, {name}: not run: {said}."] if said else []
+        if self.config.profile and (own := [m for m in self.methods if self._changes_student(m)]):
+            texts.append(
+                f"The profiles are of the pairs' plain students; the students of {', '.join(own)} are more than that."
+            )
         return texts
+
+    def _changes_student(self, method: str) -> bool:
+        defined = frozenset.union(*(part.declared.defines for part in self.variant(method).parts))
+        return bool({"student_inputs", "wrap_student"} & defined)
 
     def _departures(self, pair: Pair) -> str:
         """In what a pair's protocol departs from the usual one; nothing where it does not."""
@@ -334,7 +340,9 @@ class Plan:
 
     def teacher_sources(self, dataset: str, backend: str) -> list[str]:
         """Source files that a teacher's result depends on."""
-        names = (*MODEL_SOURCES, f"backends/{backend}.py")
+        names = [*MODEL_SOURCES, f"backends/{backend}.py"]
+        if "draw_split" in self.dataset_declaration(dataset).defines:  # splits are drawn when a run starts
+            names.append("readers.py")
         return [*_sources(*names), self.dataset_file(dataset)]
 
     def student_sources(self, dataset: str, backend: str, method: str) -> list[str]:

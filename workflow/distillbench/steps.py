@@ -48,15 +48,16 @@ class Guidance:
         self.inputs = inputs
         self.nodes = split.train.sort().values if inputs.transductive and distill_nodes == "train" else None
         self._constant: tuple[Output, Context] | None = None
-        self.setup = setup_of(inputs, split, teaching, random, self.nodes)
+        setup = setup_of(inputs, split, teaching, random, self.nodes)
         self.ids = torch.tensor([0]) if inputs.transductive else split.train.sort().values
         self.ptr = ranges(inputs.data.graph_ptr, self.ids)[1]
         self.teacher, self.further = teaching.outputs, teaching.further
         if self.teacher is not None:
             with torch.no_grad():
-                stored = method.precompute(self.setup.teacher, self.setup.edge_index)
+                stored = method.precompute(setup.teacher, setup.edge_index)
             self.teacher = replace(self.teacher, precomputed=stored)
-        method.prepare(self.setup)
+        method.prepare(setup)
+        self._setup = setup if inputs.transductive else None  # else a copy of the data that nobody needs
 
     def step(
         self, model: nn.Module, batch: Batch, epoch: int, random: torch.Generator
@@ -97,7 +98,8 @@ class Guidance:
 
     def _whole_graph(self, batch: Batch, random: torch.Generator) -> tuple[Output, Context]:
         """The teacher's output and the context, which are the same in every step but for the epoch."""
-        setup, device = self.setup, batch.x.device
+        setup, device = self._setup, batch.x.device
+        assert setup is not None
         x, edge_index = batch.x, batch.graph.edge_index
         if self.nodes is not None:
             x, edge_index = x[self.nodes.to(device)], setup.edge_index.to(device)
@@ -224,4 +226,5 @@ def subgraph(data: GraphData, nodes: Tensor) -> GraphData:
         edge_index=_induced(data.edge_index, nodes, data.num_nodes),
         graph_ptr=torch.tensor([0, len(nodes)]),
         split=None,
+        splits=None,
     )

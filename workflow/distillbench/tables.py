@@ -23,8 +23,8 @@ RUN_COLUMNS = {
     "status": "str", "reason": "str", "task": "str", "metric": "str", "val": "float64", "test": "float64",
     "epochs": "Int64", "best_epoch": "Int64", "params": "Int64", "train_seconds": "float64", "device": "str",
     "resplit": "bool", "n_train": "Int64", "n_val": "Int64", "n_test": "Int64",
-    "mean_class_accuracy": "float64", "started": "str", "ended": "str",
-    "key": "str",
+    "mean_class_accuracy": "float64", "test_seen": "float64", "test_unseen": "float64",
+    "started": "str", "ended": "str", "key": "str",
 }  # fmt: skip
 SPLITS = {"n_train": "train", "n_val": "val", "n_test": "test"}  # column of runs: key of Record.split_sizes
 BACKENDS = {"pyg": "PyG", "dgl": "DGL"}
@@ -51,6 +51,8 @@ def runs_table(records: Iterable[Record], methods: Sequence[str] | None = None) 
             row |= {"val": None, "test": None}
         else:
             row["mean_class_accuracy"] = record.test_metrics.get("mean_class_accuracy")
+            for part in ("seen", "unseen"):  # of the production setting
+                row[f"test_{part}"] = record.test_metrics.get(f"{record.metric}_{part}")
         rows.append(row | {"device": str(record.environment.get("device", ""))})
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS)).astype(RUN_COLUMNS)
     rank = {name: place for place, name in enumerate(methods or [])}

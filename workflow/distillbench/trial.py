@@ -16,48 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from distillbench.backends.base import Backend
+from distillbench.cases import Case
 from distillbench.data import GraphData, Split, symmetric_with_loops
 from distillbench.inputs import Inputs, TeacherOutputs, teacher_outputs
 from distillbench.method import Context, Dims, Method
-from distillbench.models import GNN, Output, Spec, initialise
+from distillbench.models import GNN, Output, Spec, initialise, initialise_around
 from distillbench.params import Requirement, TaskName
-from distillbench.plugins import Declaration
 from distillbench.seeds import generator
 from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
 from distillbench.steps import Guidance, Teaching, detached, setup_of
 from distillbench.tasks import Task
 
 NOTHING: frozenset[Requirement] = frozenset()
-
-
-class Case(NamedTuple):
-    """What a method is tried on: a task, a student, and whether nodes have labels each, in one graph."""
-
-    task: TaskName
-    student: str  # gat, gin, dgcnn or mlp
-    clouds: bool = False
-    transductive: bool = False
-
-    def __str__(self) -> str:
-        return f"{'clouds' if self.clouds else self.task}-{self.student}"
-
-
-def cases_of(declared: Declaration) -> list[Case]:
-    """Every task that a method declares, with a student that uses the graph and, for node tasks, an MLP.
-
-    Of methods for MLPs, MLPs alone. Several labels come as graphs of which some are for training, or, where a method
-    needs to have seen all nodes, as one graph.
-    """
-    mlp_only = declared.attributes.get("mlp_only", False)
-    cases = []
-    for task in sorted(declared.tasks):
-        one_graph = task == "multiclass" or declared.attributes.get("transductive_only", False)
-        if task != "graph-multiclass":
-            cases += [Case(task, student, transductive=one_graph) for student in ("gat", "mlp")]
-        else:
-            cases += [Case(task, "gin"), Case(task, "dgcnn", clouds=True)]
-            cases += [Case(task, "mlp"), Case(task, "mlp", clouds=True)] if mlp_only else []
-    return [case for case in cases if case.student == "mlp" or not mlp_only]
+SIZES, FEW = (7, 5, 9, 6, 8, 10, 5, 6), (4, 5, 3, 4)  # nodes of the graphs
 
 
 def data_of(
@@ -65,7 +36,7 @@ def data_of(
     *,
     clouds: bool = False,
     transductive: bool | None = None,
-    sizes: Sequence[int] = (7, 5, 9, 6, 8, 10, 5, 6),
+    sizes: Sequence[int] = SIZES,
     features: int = 4,
     classes: int = 3,
 ) -> GraphData:
@@ -93,7 +64,10 @@ def data_of(
     source, destination = linked.nonzero().T
     edges = symmetric_with_loops(source, destination, nodes)
     order = torch.randperm(nodes if transductive else len(sizes), generator=random)
-    first, second = (12, 24) if transductive else (4, 6)
+    if transductive:
+        first, second = (12, 24) if nodes > 24 else (nodes // 3, 2 * nodes // 3)
+    else:
+        first, second = 4, 6
     return GraphData(
         x=x,
         edge_index=edges[:, :0] if clouds else edges,
@@ -104,6 +78,11 @@ def data_of(
         num_classes=classes,
         split=Split(order[:first], order[first:second], order[second:]),
     )
+
+
+def data_for(case: Case, sizes: Sequence[int] = SIZES) -> GraphData:
+    """The data of a case."""
+    return data_of(case.task, clouds=case.clouds, transductive=case.transductive, sizes=sizes)
 
 
 def renumbered(data: GraphData, random: torch.Generator) -> GraphData:
@@ -163,24 +142,22 @@ def _of_kind(kind: type[GraphData], data: GraphData, **changed: Any) -> GraphDat
 
 def models_of(case: Case) -> tuple[Spec, Spec, list[Spec]]:
     """A student, its teacher, which differs from it in width, and two further teachers of other depth."""
+    of_graphs = case.task == "graph-multiclass"
+    specs: list[Spec]
     if case.clouds:
-        student, teacher, *further = (
-            DGCNNSpec(model="dgcnn", widths=widths, embedding=8, head=(6,), k=3)
-            for widths in ((4, 8), (6, 12), (6,), (6, 8, 12))
-        )
-    elif case.task == "graph-multiclass":
-        student, teacher, *further = (
-            LayeredSpec(model="gin", hidden=hidden, layers=layers, readout="mean")
-            for hidden, layers in ((4, 2), (6, 2), (6, 3), (6, 4))
-        )
+        widths = ((4, 8), (6, 12), (6,), (6, 8, 12))
+        specs = [DGCNNSpec(model="dgcnn", widths=each, embedding=8, head=(6,), k=3) for each in widths]
+    elif of_graphs:
+        sizes = ((4, 2), (6, 2), (6, 3), (6, 4))
+        specs = [LayeredSpec(model="gin", hidden=width, layers=layers, readout="mean") for width, layers in sizes]
     else:
-        student, teacher, *further = (
-            GATSpec(model="gat", hidden=hidden, layers=layers, heads=heads)
-            for hidden, layers, heads in ((3, 3, 2), (4, 3, (2, 2, 3)), (4, 2, 2), (4, 4, 2))
-        )
+        heads = ((2, 2, 2), (2, 2, 3), (2, 2), (2, 2, 2, 2))
+        widths_of_heads = zip((3, 4, 4, 4), heads, strict=True)
+        specs = [GATSpec(model="gat", hidden=width, layers=len(each), heads=each) for width, each in widths_of_heads]
+    student, teacher, *further = specs
     if case.student == "mlp":
-        layers, readout = (2, "mean") if case.task == "graph-multiclass" else (3, None)
-        return LayeredSpec(model="mlp", hidden=6, layers=layers, readout=readout), teacher, further
+        layers = 2 if of_graphs else 3
+        student = LayeredSpec(model="mlp", hidden=6, layers=layers, readout="mean" if of_graphs else None)
     return student, teacher, further
 
 
@@ -218,7 +195,7 @@ class Trial:
         seed: int = 0,
     ) -> None:
         self.case, self.equal, self.precompute, self.seed = case, equal, precompute, seed
-        data = data or data_of(case.task, clouds=case.clouds, transductive=case.transductive)
+        data = data or data_for(case)
         y = data.y.double() if data.task.multilabel else data.y
         data = _of_kind(type(data), data, x=data.x.double(), y=y)
         with _sealed(seed):
@@ -245,7 +222,7 @@ class Trial:
         if not plugin.requires and withheld:
             teaching = Teaching()
         dims = [Dims(spec.hidden_dims, data.num_classes) for spec in (teacher if self.equal else student, teacher)]
-        self.method = plugin(plugin.Params(), *dims)
+        self.method = plugin(plugin.Params(**plugin.tried_with), *dims)
         initialise(self.method, 0, "projector")
         setup = setup_of(inputs, split, teaching, generator(0, "student"))
         extra = self.method.student_inputs(setup)
@@ -255,11 +232,8 @@ class Trial:
             setup = setup_of(inputs, split, teaching, generator(0, "student"))
         self.inner = _model(student, backend, data, "student")
         self.student = self.method.wrap_student(self.inner, setup)
-        if self.student is not self.inner:
-            kept = {name: value.clone() for name, value in self.inner.state_dict().items()}
-            initialise(self.student, 0, "student")
-            self.inner.load_state_dict(kept)
-            self.student.eval()
+        initialise_around(self.inner, self.student, 0, "student")
+        self.student.eval()
         self.guidance = Guidance(inputs, self.method, split, teaching, "all", generator(0, "prepare"))
         (self.batch,) = inputs.ordered(split.train if self.case.transductive else graphs.flip(0))
         self.method.train()
@@ -347,7 +321,8 @@ class _Poisoned(nn.Module):
         self.model, self.d_in = model, model.d_in
 
     def forward(self, graph: Any, x: Tensor) -> Output:
-        out, nan = self.model(graph, x), float("nan")
+        out: Output = self.model(graph, x)
+        nan = float("nan")
         return out._replace(logits=out.logits * nan, hidden=tuple(h * nan for h in out.hidden))
 
 

@@ -85,6 +85,11 @@ class Variant:
             return f"is for students without a graph (mlp), and this one is {pair.student.model!r}"
         if "teachers" in self.requires and not pair.teachers:
             return "needs further teachers, and the pair has no `teachers`"
+        if self.says("needs_unlabelled") and protocol.distill_nodes == "train":
+            return "distils on nodes without a label, and distill_nodes is train"
+        adds = any("student_inputs" in part.declared.defines for part in self.parts)
+        if adds and dataset.setting != "transductive":
+            return "adds input features to nodes, which only transductive data sets can have"
         if self.says("transductive_only") and (dataset.setting != "transductive" or protocol.setting == "production"):
             return "cannot predict nodes that it has not seen in training"
         return None
