@@ -18,7 +18,8 @@ released code's, one norm over all entries of the difference. ``mixture: scores`
 logits, not their softmax, into each step, applies ReLU to it, and reads the result as logits. Layers: logits; no
 temperature.
 Defaults: K = 7 and dropout 0.2 on w, as the released code has them for a GCN teacher on Cora (it searches K from 5 to
-10 and the dropout among 0.2, 0.5, 0.8 for each data set). Not tuned here.
+10 and the dropout among 0.2, 0.5, 0.8 for each data set). Dropout scales what is kept of w, so in training f_k is a
+distribution only in expectation; as released. Not tuned here.
 Cost: a step is linear in nodes and classes; the student's own forward is linear in K · edges · classes besides.
 """
 
