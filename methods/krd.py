@@ -6,8 +6,8 @@ code: github.com/LirongWu/RKD.
     S: all (i, i), and each edge (i, j) with probability p_j = 1 − (ΔH_j / max ΔH)^α, drawn anew in every step
     ΔH_j = E |H(softmax(t_j(X + δ·noise))) − H(softmax(t_j(X)))|,   noise standard normal, H: entropy
 z, t: logits of student and teacher. α follows the student: once an epoch, 1 − x^α is fitted to the share of nodes with
-a change of entropy of about x (in ``bins`` classes, scaled to [0, 1]; a class without nodes counts as 0, as released)
-on which student and teacher predict the same class, and α ← η α + (1 − η) α_fitted. For the first ``warm_up`` epochs S is
+a change of entropy of about x (in ``bins`` classes, scaled to [0, 1]; one without nodes counts as 0, as released) on
+which student and teacher predict the same class, and α ← η α + (1 − η) α_fitted. For the first ``warm_up`` epochs S is
 all edges.
 
 ``samples``: the neighbours are drawn, so the terms depend on the numbering of nodes (after the warm-up).
