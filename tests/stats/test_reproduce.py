@@ -258,7 +258,7 @@ def test_a_metric_is_the_main_one_or_a_column_of_its_name(tmp_path):
     rows = compared(runs, claims).reset_index().set_index("metric")
     assert list(rows["verdict"]) == ["reproduced", "not reproduced", "not comparable"]
     assert list(rows["ours"].iloc[:2]) == pytest.approx([90, 85])
-    assert rows.loc["roc_auc", "reason"] == "our runs have no roc_auc"
+    assert rows.loc["roc_auc", "reason"] == "our runs have no ROC AUC"
     empty = compared(runs.assign(mean_class_accuracy=math.nan), claims).reset_index().set_index("metric")
     assert empty.loc["mean_class_accuracy", "reason"].startswith("our runs have no mean")
 
