@@ -83,6 +83,20 @@ def test_the_control_does_not_wait_for_a_teacher():
     assert all(plan.teachers_of(cell, method) == [cell] for method in ("kd", "fitnet", "at", "lsp"))
 
 
+def test_the_tables_say_whose_student_is_more_than_the_one_profiled():
+    (remark,) = (text for text in paper_plan("standard").remarks() if "profiles" in text)
+    assert "what nosmog, cpf add to theirs is not in them" in remark
+
+
+def test_the_part_of_the_standard_comparison_is_a_part_of_it():
+    whole, part = paper_plan("standard"), paper_plan("standard-cora")
+    for cell in part.cells:
+        for method in part.methods_of(cell):
+            ours, all_of_it = (each.student_params(cell, method, 0) for each in (part, whole))
+            assert ours["training"] == all_of_it["training"] and ours["model"] == all_of_it["model"]
+            assert ours["method"]["params"] == all_of_it["method"]["params"], method
+
+
 def paper_plan(file="paper"):
     return make_plan(yaml.safe_load((ROOT / f"config/{file}.yaml").read_text()), [], ROOT)
 

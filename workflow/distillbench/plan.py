@@ -224,9 +224,8 @@ class Plan:
                     said = "; ".join(f"{', '.join(methods)} ({reason})" for reason, methods in left.items())
                     texts += [f"{dataset}, {name}: not run: {said}."] if said else []
         if self.config.profile and (own := [m for m in self.methods if self._changes_student(m)]):
-            texts.append(
-                f"The profiles are of the pairs' plain students; the students of {', '.join(own)} are more than that."
-            )
+            added = f"what {', '.join(own)} add to theirs is not in them"
+            texts.append(f"The profiles are of the pairs' plain students: {added}.")
         return texts
 
     def _changes_student(self, method: str) -> bool:
