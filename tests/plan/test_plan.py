@@ -85,7 +85,7 @@ def test_the_control_does_not_wait_for_a_teacher():
 
 def test_the_tables_say_whose_student_is_more_than_the_one_profiled():
     (remark,) = (text for text in paper_plan("standard").remarks() if "profiles" in text)
-    assert "what nosmog, cpf add to theirs is not in them" in remark
+    assert "without what these methods add: nosmog, cpf" in remark
 
 
 def test_the_part_of_the_standard_comparison_is_a_part_of_it():

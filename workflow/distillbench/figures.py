@@ -32,7 +32,7 @@ STYLE: Any = {
     "xtick.color": "#555555", "ytick.left": False, "svg.hashsalt": "distillbench",
 }  # fmt: skip
 # Inches: a method's line, a panel's width, panel to panel, between rows of panels (title and axis), page head and foot.
-LINE, PANEL, PITCH, BETWEEN, HEAD, FOOT = 0.46, 2.75, 4.95, 0.95, 0.7, 0.55
+LINE, PANEL, PITCH, BETWEEN, HEAD, FOOT = 0.46, 2.75, 5.35, 0.95, 0.7, 0.55
 RUNS_AT, DIFFERENCE_AT = PANEL + 0.15, PANEL + 0.7  # from the panel's left edge: the columns of text beside it
 
 
@@ -62,25 +62,30 @@ def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline
     pairs, backends = list(pd.unique(runs["pair"])), sorted(pd.unique(runs["backend"]), key=_pyg_first)
     present = list(pd.unique(comparison.loc[comparison["role"] == "student", "method"]))
     methods = [baseline, *(m for m in present if m != baseline)] if baseline in present else present
-    labels = [f"{m}\n({_alone(baseline)})" if m == baseline else m for m in methods]
-    margin = 0.25 + 0.078 * max((len(line) for label in labels for line in label.split("\n")), default=10)
-    panel = LINE * max(len(methods), 2)
+    labels = {m: f"{m}\n({_alone(baseline)})" if m == baseline else m for m in methods}
+    margin = 0.25 + 0.078 * max((len(line) for label in labels.values() for line in label.split("\n")), default=10)
+    run = {pair: set(comparison.loc[comparison["pair"] == pair, "method"]) for pair in pairs}
+    drawn = {pair: [m for m in methods if m in run[pair]] or methods for pair in pairs}
+    panels = {pair: LINE * max(len(drawn[pair]), 2) for pair in pairs}
     width = margin + PITCH * len(backends)
     head = HEAD + 0.16 * _legend(width, baseline).count("\n")
-    height = head + FOOT + len(pairs) * (panel + BETWEEN)
+    height = head + FOOT + sum(panels.values()) + len(pairs) * BETWEEN
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     scale = _scale(runs)
-    for row, pair in enumerate(pairs):
+    top = height - head - 0.5
+    for pair, panel in panels.items():
+        bottom = top - panel
+        top = bottom - BETWEEN
         for column, backend in enumerate(backends):
-            bottom = height - head - 0.5 - row * (panel + BETWEEN) - panel
             ax = figure.add_axes(((margin + PITCH * column) / width, bottom / height, PANEL / width, panel / height))
             here = (runs["pair"] == pair) & (runs["backend"] == backend)
             there = (comparison["pair"] == pair) & (comparison["backend"] == backend)
             label = backend_label(backend) + (f" · {pair}" if len(pairs) > 1 else "")
-            _draw_panel(ax, runs[here], comparison[there], methods, baseline, label, LOOKS[column % len(LOOKS)], scale)
+            look = LOOKS[column % len(LOOKS)]
+            _draw_panel(ax, runs[here], comparison[there], drawn[pair], baseline, label, look, scale)
             if column == 0:
-                ax.set_yticks(range(len(methods)), labels)
+                ax.set_yticks(range(len(drawn[pair])), [labels[m] for m in drawn[pair]])
     _draw_heading(figure, runs, dataset, baseline)
     return figure
 

@@ -224,8 +224,8 @@ class Plan:
                     said = "; ".join(f"{', '.join(methods)} ({reason})" for reason, methods in left.items())
                     texts += [f"{dataset}, {name}: not run: {said}."] if said else []
         if self.config.profile and (own := [m for m in self.methods if self._changes_student(m)]):
-            added = f"what {', '.join(own)} add to theirs is not in them"
-            texts.append(f"The profiles are of the pairs' plain students: {added}.")
+            whose = ", ".join(own)
+            texts.append(f"The profiles are of the pairs' plain students, without what these methods add: {whose}.")
         return texts
 
     def _changes_student(self, method: str) -> bool:
