@@ -27,7 +27,7 @@ test: $(VENV)/installed  ## set up, check style and types, run the tests
 	ruff format --check $(CODE)
 	mypy
 	snakefmt --check Snakefile workflow/rules
-	pytest -n auto --maxprocesses 4
+	pytest -n logical --maxprocesses 4
 
 ui: $(VENV)/installed  ## browse all runs in MLflow
 	python -m distillbench.tracking ui --results $(RESULTS)
