@@ -7,7 +7,7 @@ public code by the authors.
 There is no teacher: each layer keeps the discrepancy of the layer below it, against over-smoothing.
 
 ``adaptive: true`` is the paper's adaptive regulariser: the sum begins at the layer l* < L with the largest ‖S^l‖, and
-has only those l where the discrepancy falls, ‖S^l‖ > ‖S^{l+1}‖ (written without the paper's full text: check it there).
+has only those l where the discrepancy falls, ‖S^l‖ > ‖S^{l+1}‖ (from memory, not from the paper's full text).
 It is off by default because it is zero, and says nothing, wherever discrepancy happens to grow with depth. The paper's
 further terms for whole graphs and for the classifiers of single layers are not here.
 

@@ -88,6 +88,10 @@ def test_the_tables_say_whose_student_is_more_than_the_one_profiled():
     assert "without what these methods add: nosmog, cpf" in remark
 
 
+def test_the_document_says_how_many_runs_the_standard_comparison_has():
+    assert f": {paper_plan('standard').runs:,} runs" in (ROOT / "docs/standard.md").read_text()
+
+
 def test_the_part_of_the_standard_comparison_is_a_part_of_it():
     whole, part = paper_plan("standard"), paper_plan("standard-cora")
     for cell in part.cells:
