@@ -14,7 +14,7 @@ import torch
 import torch_geometric.data
 from sklearn.metrics import roc_auc_score
 
-from distillbench import archives, stats
+from distillbench import archives, paired, stats
 from distillbench.data import DataError, read_data, write_data
 from distillbench.plugins import declaration, load
 
@@ -143,7 +143,7 @@ def test_runs_on_ten_splits_get_the_corrected_test(loaded, tmp_path):
             })  # fmt: skip
     found = stats.compare(pd.DataFrame(rows)).set_index("method").loc["kd"]
     ratio = np.mean([row["n_test"] / row["n_train"] for row in rows])
-    assert found["p_resplit"] == pytest.approx(stats.paired_t_p(up, test_over_train=ratio))
+    assert found["p_resplit"] == pytest.approx(paired.paired_t_p(up, test_over_train=ratio))
     assert found["p_resplit"] > found["p_ttest"]
 
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from distillbench import stats, tables
+from distillbench import libraries, stats, tables
 from distillbench.record import Record, RecordError
 
 BASE = [0.780, 0.795, 0.801, 0.787, 0.810, 0.792, 0.799, 0.782]
@@ -211,7 +211,7 @@ def test_small_differences_are_signed_in_points():
 
 def test_equivalence_and_profiles(tmp_path):
     both = [record("kd", s, x, backend=b) for s, x in enumerate(BASE) for b in ("pyg", "dgl")]
-    tables.write_equivalence(stats.equivalence(tables.runs_table(both)), tmp_path / "e.csv")
+    tables.write_equivalence(libraries.equivalence(tables.runs_table(both)), tmp_path / "e.csv")
     assert pd.read_csv(tmp_path / "e.csv")["verdict"].tolist() == ["equivalent within δ"]
     tables.write_profiles(
         [{"role": "teacher", "params": 3640748}, {"role": "student", "flops": 1.5}], tmp_path / "p.csv"

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
+from distillbench.paired import bca_interval
 from distillbench.record import write_atomically
-from distillbench.stats import bca_interval
 from distillbench.tables import backend_label, metric_label, signed
 
 # Okabe and Ito's palette, apart also in grey; the marker tells the library without colour.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from distillbench import figures, stats, tables
+from distillbench import across, figures, libraries, stats, tables
 from distillbench.mlflow_store import TrackingError
 from distillbench.record import Record, RecordError, digest, read_shard, write_atomically
 from distillbench.tracking import sync
@@ -64,9 +64,9 @@ def compare(
     frame = tables.read_runs(Path(runs))
     comparison = stats.compare(frame, baseline=baseline, alpha=alpha)
     csv, html, tex, markdown = (Path(outputs[name]) for name in ("csv", "html", "tex", "markdown"))
-    equivalence = stats.equivalence(frame, delta=delta)
+    equivalence = libraries.equivalence(frame, delta=delta)
     remarks = [*_origins_in_words(cards), *protocols, *_equivalence_in_words(equivalence, delta)]
-    remarks.append(stats.across_cells(frame).sentence)
+    remarks.append(across.across_cells(frame).sentence)
     tables.write_comparison(comparison, csv=csv, html=html, tex=tex, markdown=markdown, alpha=alpha, remarks=remarks)
     tables.write_equivalence(equivalence, Path(outputs["equivalence"]))
     students = comparison[comparison["verdict"] != "control"]

@@ -53,9 +53,9 @@ from scipy.stats import t as student_t
 
 from distillbench import tables
 from distillbench.claims import PUBLISHED, SUPERVISED, Claim, ClaimsError, matching, mismatch, read_claims
+from distillbench.paired import Interval, paired_differences
 from distillbench.record import RecordError
 from distillbench.reproduction_table import write_reproduction
-from distillbench.stats import Interval, paired_differences
 
 MARGIN = 0.5  # percentage points
 MIN_SEEDS = 3

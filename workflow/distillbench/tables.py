@@ -15,8 +15,9 @@ from typing import Any
 import great_tables as gt
 import pandas as pd
 
+from distillbench.frames import CELL
+from distillbench.paired import ALPHA, MIN_SEEDS
 from distillbench.record import Record, RecordError, write_atomically
-from distillbench.stats import ALPHA, CELL, MIN_SEEDS
 
 RUN_COLUMNS = {
     "dataset": "str", "backend": "str", "pair": "str", "method": "str", "role": "str", "seed": "int64",
