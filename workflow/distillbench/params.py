@@ -6,6 +6,7 @@ must not be imported; so a declaration may use pydantic, typing and this module 
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -36,6 +37,31 @@ class LayerPair(NamedTuple):
 LayerPairs = Annotated[tuple[LayerPair, ...], Field(min_length=1)]
 
 
+@dataclass(frozen=True)
+class Range:
+    """Where ``tune`` looks for a number, ends included: ``weight: Annotated[PositiveFloat, Range(1, 1000)] = 100.0``.
+
+    log: evenly in the logarithm of the number, as for weights; otherwise in the number. Of an int: whole numbers.
+    """
+
+    low: float
+    high: float
+    log: bool = True
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values that ``tune`` tries: ``kernel: Annotated[Kernel, Choice("rbf", "cosine")] = "rbf"``."""
+
+    values: tuple[Any, ...]
+
+    def __init__(self, *values: Any) -> None:
+        object.__setattr__(self, "values", values)
+
+
+Search = Range | Choice
+
+
 class Parameters(BaseModel):
     """Base of every plug-in's ``Params`` and of the config: immutable, and a key it does not know is an error."""
 
@@ -57,3 +83,12 @@ def suggestion(name: object, known: Iterable[str]) -> str:
     folded = {each.casefold(): each for each in known}
     near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
     return f": did you mean {folded[near[0]]!r}?" if near else f": choose from {', '.join(known) or 'none'}"
+
+
+def search_space(params: type[Parameters]) -> dict[str, Search]:
+    """The hyper-parameters that say where they are to be searched for, and where. Others are never tuned."""
+    spaces = {
+        name: [each for each in field.metadata if isinstance(each, Range | Choice)]
+        for name, field in params.model_fields.items()
+    }
+    return {name: found[0] for name, found in spaces.items() if found}
