@@ -6,31 +6,20 @@ Importing this module imports no torch.
 
 import math
 import textwrap
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from distillbench.paired import bca_interval
-from distillbench.record import write_atomically
+from distillbench.style import ALARM, FAINT, GROUND, TEACHER, TEXT, Look, library_look, new_figure, save, styled
 from distillbench.tables import backend_label, metric_label, signed
 
-# Okabe and Ito's palette, apart also in grey; the marker tells the library without colour.
-LOOKS = [("#0072B2", "o"), ("#D55E00", "D"), ("#009E73", "s"), ("#CC79A7", "^")]
-TEACHER, FAINT, ALARM = "#222222", "#777777", "#b00020"
-STYLE: Any = {
-    "font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False, "figure.facecolor": "white",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.edgecolor": "#888888",
-    "xtick.color": "#555555", "ytick.left": False, "svg.hashsalt": "distillbench",
-}  # fmt: skip
 # Inches: a method's line, a panel's width, panel to panel, between rows of panels (title and axis), page head and foot.
 LINE, PANEL, PITCH, BETWEEN, HEAD, FOOT = 0.46, 2.75, 5.35, 0.95, 0.7, 0.55
 RUNS_AT, DIFFERENCE_AT = PANEL + 0.15, PANEL + 0.7  # from the panel's left edge: the columns of text beside it
@@ -50,12 +39,8 @@ def draw_dataset(
         known = ", ".join(map(str, pd.unique(runs["dataset"])))
         raise ValueError(f"figure: no runs of '{dataset}' (data sets: {known})")
     compared = comparison[comparison["dataset"] == dataset]
-    with mpl.rc_context(STYLE):
-        figure = _figure(of_dataset, compared, dataset, baseline)
-        for path, metadata in ((png, {"Software": None}), (svg, {"Date": None})):
-            buffer = BytesIO()
-            figure.savefig(buffer, format=path.suffix.lstrip("."), dpi=160, metadata=metadata)
-            write_atomically(path, buffer.getvalue())
+    with styled():
+        save(_figure(of_dataset, compared, dataset, baseline), png=png, svg=svg)
 
 
 def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline: str) -> Figure:
@@ -70,8 +55,7 @@ def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline
     width = margin + PITCH * len(backends)
     head = HEAD + 0.16 * _legend(width, baseline).count("\n")
     height = head + FOOT + sum(panels.values()) + len(pairs) * BETWEEN
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     scale = _scale(runs)
     top = height - head - 0.5
     for pair, panel in panels.items():
@@ -82,7 +66,7 @@ def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline
             here = (runs["pair"] == pair) & (runs["backend"] == backend)
             there = (comparison["pair"] == pair) & (comparison["backend"] == backend)
             label = backend_label(backend) + (f" · {pair}" if len(pairs) > 1 else "")
-            look = LOOKS[column % len(LOOKS)]
+            look = library_look(backend)
             _draw_panel(ax, runs[here], comparison[there], drawn[pair], baseline, label, look, scale)
             if column == 0:
                 ax.set_yticks(range(len(drawn[pair])), [labels[m] for m in drawn[pair]])
@@ -148,19 +132,21 @@ def _draw_panel(
     methods: list[str],
     baseline: str,
     label: str,
-    look: tuple[str, str],
+    look: Look,
     scale: Scale,
 ) -> None:
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(methods) - 0.5, -0.5)
     ax.set_yticks(range(len(methods)), [""] * len(methods))
-    ax.set_title(label, loc="left", fontweight="bold", fontsize=11, color=look[0], pad=26)
+    ax.set_title(label, loc="left", fontweight="bold", fontsize=11, color=look.colour, pad=26)
     if runs.empty or (runs["status"] == "skipped").all():
         reasons = [textwrap.fill(str(reason), 40) for reason in pd.unique(runs["reason"]) if reason]
         text = "\n".join(["skipped" if len(runs) else "not run", *reasons])
         ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=FAINT, fontsize=10)
         ax.set_xticks([])
         ax.spines["bottom"].set_visible(False)
-        ax.set_facecolor("#f6f6f6")
+        ax.set_facecolor(GROUND)
         return
     _apply(scale, ax)
     ax.set_xlabel(f"test {metric_label(runs['metric'].iloc[0])}, %", labelpad=2)
@@ -192,7 +178,7 @@ def _draw_panel(
             _annotate(ax, aside, y, row, method == baseline)
 
 
-def _draw_method(ax: Axes, ok: pd.DataFrame, y: int, offsets: dict[int, float], look: tuple[str, str]) -> None:
+def _draw_method(ax: Axes, ok: pd.DataFrame, y: int, offsets: dict[int, float], look: Look) -> None:
     """The mean and its interval on the line's upper half, the seeds below it: none hides another."""
     colour, marker = look
     percent = 100 * ok["test"].to_numpy(float)
@@ -252,7 +238,7 @@ def _draw_heading(figure: Figure, runs: pd.DataFrame, dataset: str, baseline: st
     if runs["resplit"].astype(bool).any():
         note += " “On these splits”: shown for splits of this data set, not for new data from its source."
     figure.text(0.12 / width, 1 - 0.14 / height, title, va="top", fontsize=13, fontweight="bold")
-    figure.text(0.12 / width, 1 - 0.42 / height, _legend(width, baseline), va="top", color="#444444")
+    figure.text(0.12 / width, 1 - 0.42 / height, _legend(width, baseline), va="top", color=TEXT)
     figure.text(
         0.12 / width,
         0.1 / height,

@@ -5,7 +5,6 @@ Drawn without pyplot; equal input gives equal files. Importing this module impor
 
 import math
 import textwrap
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,15 +12,13 @@ import matplotlib as mpl
 import networkx as nx  # type: ignore[import-untyped]
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.stats import rankdata, spearmanr
 
-from distillbench.figures import ALARM, FAINT, STYLE
-from distillbench.record import write_atomically
+from distillbench.style import ALARM, FAINT, GROUND, TEXT, new_figure, save, styled
 
 HOPS, MOST_NODES = 2, 150  # of the neighbourhood that is drawn of a graph
 # Perceptually uniform, dark is near; without its lightest end, which is hard to see on white
@@ -139,12 +136,8 @@ def draw(
     svg: Path,
 ) -> None:
     """Write PNG and SVG: the teacher once, beside a column of panels per student with one for each of ``rows``."""
-    with mpl.rc_context(STYLE):
-        figure = _figure(view, teacher, columns, rows, title, text)
-        for path, metadata in ((png, {"Software": None}), (svg, {"Date": None})):
-            buffer = BytesIO()
-            figure.savefig(buffer, format=path.suffix.lstrip("."), dpi=160, metadata=metadata)
-            write_atomically(path, buffer.getvalue())
+    with styled():
+        save(_figure(view, teacher, columns, rows, title, text), png=png, svg=svg)
 
 
 def _figure(
@@ -160,8 +153,7 @@ def _figure(
     wide, high = np.ptp(view.positions, axis=0)
     tall = PANEL * min(max(high / max(wide, 1e-9), 0.6), 1.0)  # a flat thing needs no square
     height = head + len(rows) * (tall + NOTE) + foot
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
 
     def place(x: float, row: float) -> Axes:
         """A panel ``x`` inches from the left, in a row counted from the top."""
@@ -176,9 +168,9 @@ def _figure(
             _draw_panel(ax, view, panel, "" if row else name, _note(panel, teacher))
             if column == 0:
                 ax.annotate(rows[row], (0, 0.5), xycoords="axes fraction", xytext=(-7, 0), textcoords="offset points",
-                            rotation=90, ha="right", va="center", color="#444444", fontsize=10)  # fmt: skip
+                            rotation=90, ha="right", va="center", color=TEXT, fontsize=10)  # fmt: skip
     figure.text(LEFT / width, 1 - 0.14 / height, title, va="top", fontsize=13, fontweight="bold")
-    figure.text(LEFT / width, 1 - 0.42 / height, heading, va="top", color="#444444")
+    figure.text(LEFT / width, 1 - 0.42 / height, heading, va="top", color=TEXT)
     figure.text(LEFT / width, 0.1 / height, legend, va="bottom", fontsize=7.5, color=FAINT)
     _draw_scale(figure.add_axes((LEFT / width, (foot - 0.3) / height, PANEL / width, 0.11 / height)))
     return figure
@@ -186,9 +178,9 @@ def _figure(
 
 def _draw_panel(ax: Axes, view: View, panel: Panel, name: str, note: str) -> None:
     ax.set_axis_off()
-    ax.set_title(name, fontweight="bold", fontsize=10.5)
+    ax.set_title(name, loc="center", fontsize=10.5)
     if panel.distances is None:
-        ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, color="#f6f6f6", zorder=0))
+        ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, color=GROUND, zorder=0))
         ax.text(0.5, 0.5, textwrap.fill(panel.note, 32), transform=ax.transAxes, ha="center", va="center", color=ALARM)
         return
     x = view.positions
