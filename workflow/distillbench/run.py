@@ -30,8 +30,9 @@ from distillbench.config import ConfigError
 from distillbench.jobs import FINISHED
 from distillbench.params import TEACHER, suggestion
 from distillbench.paths import Cell
-from distillbench.plan import PACKAGE, Plan, make_plan
+from distillbench.plan import Plan, make_plan
 from distillbench.record import file_digest, utc_now, write_atomically
+from distillbench.sources import PACKAGE
 from distillbench.workers import Facts, Task, run
 
 ROOT = PACKAGE.parents[1]  # the folder of methods/ and datasets/

@@ -1,0 +1,152 @@
+"""What the names of a config stand for, and the files that each result depends on. Imports no torch."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distillbench.config import Config, DatasetConfig, Pair
+from distillbench.paths import Cell
+from distillbench.plugins import Declaration, declaration, find
+from distillbench.variants import Variant, read_variant
+
+PACKAGE = Path(__file__).parent
+# what a training run's result depends on: inputs of the rules and part of every record's key
+DATA_SOURCES = ("data.py", "tasks.py", "archives.py", "clouds.py", "readers.py", "heterophilous.py", "ogb_files.py")
+MODEL_SOURCES = (
+    "data.py",
+    "clouds.py",
+    "seeds.py",
+    "specs.py",
+    "tasks.py",
+    "backends/base.py",
+    "models.py",
+    "method.py",
+    "inputs.py",
+    "steps.py",
+    "production.py",
+    "train.py",
+    "experiment.py",
+)
+METHOD_SOURCES = ("structure.py", "combination.py")
+
+
+class Sources:
+    """A config's data sets, pairs and method variants, found by name; and their files, the inputs of the rules.
+
+    files: the config's own, named in errors. root: the folder of methods/ and datasets/.
+    """
+
+    def __init__(self, config: Config, files: Sequence[str | Path] = (), root: Path = Path()) -> None:
+        self.config, self.files, self.root = config, files, root
+        self._variants: dict[str, Variant] = {}  # a DAG asks for each hundreds of times
+
+    # what its names stand for
+
+    def dataset_declaration(self, name: str) -> Declaration:
+        """What the plug-in of a data set declares. Raises PluginError."""
+        file = self.entry(name).dataset or name
+        return _declared("dataset", file, tuple(self._folders("dataset")))
+
+    def variant(self, name: str) -> Variant:
+        """What an entry under ``methods`` stands for. Raises PluginError."""
+        if name not in self._variants:
+            folders = tuple(self._folders("method"))
+            declare = partial(_declared, "method", folders=folders)
+            self._variants[name] = read_variant(name, self.config.methods, declare)
+        return self._variants[name]
+
+    def dataset_params(self, name: str) -> Any:
+        """A data set's parameters. Raises PluginError, pydantic's ValidationError."""
+        return self.dataset_declaration(name).params(**self.entry(name).params)
+
+    def pair(self, cell: Cell) -> Pair:
+        """The pair of a cell; of a further teacher's, the pair with that teacher."""
+        name, _, further = cell.pair.partition("@")
+        pair = self.entry(cell.dataset).pairs[name]
+        return pair.model_copy(update={"teacher": pair.teachers[further], "teachers": {}}) if further else pair
+
+    def entry(self, dataset: str) -> DatasetConfig:
+        """A data set's part of the config."""
+        return self.config.datasets[dataset]
+
+    # what each depends on
+
+    def dataset_file(self, dataset: str) -> str:
+        """The plug-in file of a data set."""
+        return _relative(self.dataset_declaration(dataset).path)
+
+    def structure_sources(self, cell: Cell) -> list[str]:
+        """Source files that a figure of the feature space depends on."""
+        names = ("figures.py", "structure_panels.py", "structure_figures.py")
+        methods = [file for method in self.config.structure.methods for file in self.method_files(method).values()]
+        return [*self.teacher_sources(cell.dataset, cell.backend), *_sources(*METHOD_SOURCES, *names), *methods]
+
+    def data_files(self, dataset: str) -> list[str]:
+        """The file a data set is read from, where its parameters name one that is there."""
+        path = getattr(self.dataset_params(dataset), "path", None)
+        file = Path(path).expanduser() if path else None
+        return [_relative(file)] if file and file.is_file() else []
+
+    def data_sources(self) -> list[str]:
+        """Source files that every data set depends on."""
+        return _sources(*DATA_SOURCES)
+
+    def method_files(self, method: str) -> dict[str, str]:
+        """The plug-in files of a method variant, by the name of its parts."""
+        return {part.name: _relative(part.declared.path) for part in self.variant(method).parts}
+
+    def teacher_sources(self, dataset: str, backend: str) -> list[str]:
+        """Source files that a teacher's result depends on."""
+        names = [*MODEL_SOURCES, f"backends/{backend}.py"]
+        if "draw_split" in self.dataset_declaration(dataset).defines:  # splits are drawn when a run starts
+            names.append("readers.py")
+        return [*_sources(*names), self.dataset_file(dataset)]
+
+    def student_sources(self, dataset: str, backend: str, method: str) -> list[str]:
+        """Source files that a student's result depends on."""
+        return (
+            self.teacher_sources(dataset, backend)
+            + _sources(*METHOD_SOURCES)
+            + list(self.method_files(method).values())
+        )
+
+    def profile_sources(self, backend: str) -> list[str]:
+        """Source files that a profile depends on."""
+        return _sources(*MODEL_SOURCES, f"backends/{backend}.py", "profiling.py")
+
+    def table_sources(self) -> list[str]:
+        """Source files that the tables depend on."""
+        return _sources("stats.py", "tables.py")
+
+    def figure_sources(self) -> list[str]:
+        """Source files that the figures depend on."""
+        return _sources("stats.py", "figures.py")
+
+    def reproduce_sources(self) -> list[str]:
+        """Files that the comparison with published results depends on."""
+        names = ("claims.py", "reproduce.py", "reproduction_table.py", "stats.py", "tables.py")
+        return _sources(*names, "reference/published.csv")
+
+    # inside
+
+    def _folders(self, kind: str) -> list[Path]:
+        return [self.root / f"{kind}s", *[Path(folder) for folder in self.config.plugins]]
+
+
+def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any, Declaration] = {}) -> Declaration:  # noqa: B006
+    path = find(kind, name, folders)
+    key = (kind, path, path.stat().st_mtime_ns)
+    if key not in _cache:
+        _cache[key] = declaration(kind, path)
+    return _cache[key]
+
+
+def _sources(*names: str) -> list[str]:
+    return [_relative(PACKAGE / name) for name in names]
+
+
+def _relative(path: Path) -> str:
+    """Seen from the working directory: a folder that is moved as a whole keeps its inputs, and reruns nothing."""
+    return os.path.relpath(path)
