@@ -53,3 +53,65 @@ def test_a_skipped_library_gives_no_equivalence():
     assert libraries.equivalence(runs_of({"kd": BASE})).empty
     with pytest.raises(ValueError, match="delta"):
         libraries.equivalence(two_backends(BASE, BASE), delta=0)
+
+
+# wall time
+
+SECONDS_A = [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 12.0, 30.0]
+
+
+def timed(a, b, **more):
+    """Both libraries with equal scores, and the training times ``a`` and ``b`` of the seeds."""
+    runs = two_backends(BASE[: len(a)], BASE[: len(b)], **more)
+    return runs.assign(train_seconds=[*a, *b])
+
+
+def test_the_time_ratio_is_a_median_of_paired_ratios_between_two_order_statistics():
+    (row,) = libraries.equivalence(timed(SECONDS_A, [2.0] * 10)).to_dict("records")
+    # the median of ten lies between the second and the ninth with probability 1 - 2 (1 + 10) / 2^10 = 97.9%
+    assert (row["time_ratio"], row["time_ratio_low"], row["time_ratio_high"]) == (3.25, 1.5, 6.0)
+    assert 1 - 2 * scipy_stats.binom.cdf(1, 10, 0.5) > 0.95 > 1 - 2 * scipy_stats.binom.cdf(2, 10, 0.5)
+
+
+def test_times_are_paired_by_seed_and_only_of_runs_that_finished_in_both():
+    ratios = libraries.equivalence(timed(SECONDS_A, [x / 2 for x in SECONDS_A]))
+    assert ratios[["time_ratio", "time_ratio_low", "time_ratio_high"]].to_numpy().tolist() == [[2, 2, 2]]
+    slow = [*SECONDS_A[:9], 1e6]
+    (row,) = libraries.equivalence(timed(slow, SECONDS_A, pyg={("kd", 9): ("oom", "")})).to_dict("records")
+    assert (row["time_ratio"], row["time_ratio_high"]) == (1, 1) and row["note"] == "pyg: seed 9 oom"
+
+
+def test_few_seeds_have_a_ratio_without_an_interval_and_no_times_have_none():
+    (row,) = libraries.equivalence(timed([2.0] * 5, [1.0] * 5)).to_dict("records")
+    assert row["time_ratio"] == 2 and np.isnan([row["time_ratio_low"], row["time_ratio_high"]]).all()
+    (untimed,) = libraries.equivalence(two_backends(BASE, BASE)).to_dict("records")
+    assert np.isnan([untimed[name] for name in ("time_ratio", "time_ratio_low", "time_ratio_high")]).all()
+    failed = {("kd", s): ("diverged", "loss is NaN") for s in range(10)}
+    (none,) = libraries.equivalence(timed(SECONDS_A, SECONDS_A, dgl=failed)).to_dict("records")
+    assert np.isnan(none["time_ratio"])
+
+
+def test_a_ratio_of_two_devices_is_called_one():
+    runs = timed(SECONDS_A, SECONDS_A).assign(device=["cuda"] * 10 + ["cpu"] * 10)
+    assert libraries.equivalence(runs)["note"].tolist() == ["times: pyg on cuda, dgl on cpu"]
+    assert libraries.equivalence(runs.assign(device="cpu"))["note"].tolist() == [""]
+
+
+def test_columns_are_appended_before_the_note():
+    columns = list(libraries.equivalence(two_backends(BASE, BASE)).columns)
+    assert columns[-5:] == ["verdict", "time_ratio", "time_ratio_low", "time_ratio_high", "note"]
+
+
+def test_a_cell_is_what_all_its_methods_cost_per_seed():
+    kd, lsp = (timed([a] * 6, [b] * 6) for a, b in ((1.0, 2.0), (5.0, 10.0)))
+    lsp["method"] = "lsp"
+    runs = pd.concat([kd, lsp])
+    (row,) = libraries.cell_times(runs).to_dict("records")
+    assert (row["seconds_a"], row["seconds_b"], row["n_seeds"]) == (6, 12, 6)
+    assert (row["time_ratio"], row["time_ratio_low"], row["time_ratio_high"]) == (0.5, 0.5, 0.5)
+    # a method that failed in one library counts in neither
+    runs.loc[(runs["method"] == "lsp") & (runs["backend"] == "dgl"), "status"] = "oom"
+    (row,) = libraries.cell_times(runs).to_dict("records")
+    assert (row["seconds_a"], row["seconds_b"]) == (1, 2)
+    assert libraries.cell_times(runs[runs["backend"] == "pyg"]).empty
+    assert list(libraries.cell_times(runs.drop(columns="train_seconds")).columns) == libraries.TIME_COLUMNS

@@ -1,17 +1,32 @@
 """PyG against DGL: are the two libraries equivalent, and what does each cost? Imports no torch."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
 
 from distillbench.frames import check_runs, failures, finished
 from distillbench.paired import ALPHA, MIN_SEEDS, paired_differences, tost
 
 EQUIVALENCE_COLUMNS = [
     "dataset", "pair", "method", "role", "metric", "backend_a", "backend_b", "n_pairs", "mean_a", "mean_b", "diff",
-    "ci90_low", "ci90_high", "delta", "p_tost", "verdict", "note",
+    "ci90_low", "ci90_high", "delta", "p_tost", "verdict", "time_ratio", "time_ratio_low", "time_ratio_high", "note",
 ]  # fmt: skip
+TIME_COLUMNS = [
+    "dataset", "pair", "backend_a", "backend_b", "n_seeds", "seconds_a", "seconds_b",
+    "time_ratio", "time_ratio_low", "time_ratio_high",
+]  # fmt: skip
+
+
+class Ratio(NamedTuple):
+    """A median of ratios and its 95% interval; NaN where it cannot be computed."""
+
+    median: float
+    low: float
+    high: float
 
 
 def equivalence(
@@ -28,7 +43,9 @@ def equivalence(
     more", which is the 90% t interval of ``diff`` = a - b lying within ±delta. A large p of a test of
     difference would show nothing. Rows are separate claims and not adjusted for their number. EQUIVALENCE_COLUMNS come
     back, without rows if ``runs`` lacks one of the backends; ``verdict`` is ``equivalent within δ``, ``not shown
-    equivalent`` or ``n too small``. Raises ValueError for delta <= 0.
+    equivalent`` or ``n too small``. ``time_ratio``: see ``median_ratio``, of the training times a / b; below 1, a was
+    faster. Early stopping is part of it, and so are the devices: ``note`` says where they differ. NaN where ``runs``
+    has no ``train_seconds``. Raises ValueError for delta <= 0.
     """
     check_runs(runs, None)
     if delta <= 0:
@@ -42,7 +59,12 @@ def equivalence(
             seeds = score_a.index.intersection(score_b.index)
             low, high, p = tost(d, delta)
             shown = "equivalent within δ" if p <= ALPHA else "not shown equivalent"
-            failed = [(backend_a, failures(a)), (backend_b, failures(b))]
+            time_a, time_b = training_times(a), training_times(b)
+            timed = time_a.index.intersection(time_b.index)
+            ratio = median_ratio(time_a[timed], time_b[timed])
+            notes = [f"{name}: {text}" for name, of in ((backend_a, a), (backend_b, b)) if (text := failures(of))]
+            if len(timed) and (devices := _devices(a)) != _devices(b):
+                notes.append(f"times: {backend_a} on {devices}, {backend_b} on {_devices(b)}")
             rows.append({
                 "dataset": dataset, "pair": pair, "method": method,
                 "role": group["role"].iloc[0], "metric": group["metric"].iloc[0],
@@ -51,6 +73,59 @@ def equivalence(
                 "diff": d.mean() if d.size else math.nan,
                 "ci90_low": low, "ci90_high": high, "delta": delta, "p_tost": p,
                 "verdict": "n too small" if d.size < min_seeds else shown,
-                "note": "; ".join(f"{backend}: {text}" for backend, text in failed if text),
+                "time_ratio": ratio.median, "time_ratio_low": ratio.low, "time_ratio_high": ratio.high,
+                "note": "; ".join(notes),
             })  # fmt: skip
     return pd.DataFrame(rows, columns=EQUIVALENCE_COLUMNS)
+
+
+def cell_times(runs: pd.DataFrame, *, backend_a: str = "pyg", backend_b: str = "dgl") -> pd.DataFrame:
+    """What a whole cell costs in each library: TIME_COLUMNS, a row per data set and pair that both have times of.
+
+    Per seed the training times (seconds) of all methods and the teacher are added up, of the runs that finished in
+    both libraries; ``seconds_a`` and ``seconds_b`` are the medians of these sums over the seeds, ``time_ratio`` is the
+    median of a / b (see ``median_ratio``).
+    """
+    rows: list[dict[str, Any]] = []
+    for (dataset, pair), group in runs.groupby(["dataset", "pair"], sort=False):
+        by = ["method", "seed"]
+        time_a, time_b = (training_times(group[group["backend"] == name], by) for name in (backend_a, backend_b))
+        both = time_a.index.intersection(time_b.index)
+        if both.empty:
+            continue
+        sum_a, sum_b = (time[both].groupby(level="seed").sum() for time in (time_a, time_b))
+        ratio = median_ratio(sum_a, sum_b)
+        rows.append({
+            "dataset": dataset, "pair": pair, "backend_a": backend_a, "backend_b": backend_b, "n_seeds": len(sum_a),
+            "seconds_a": sum_a.median(), "seconds_b": sum_b.median(),
+            "time_ratio": ratio.median, "time_ratio_low": ratio.low, "time_ratio_high": ratio.high,
+        })  # fmt: skip
+    return pd.DataFrame(rows, columns=TIME_COLUMNS)
+
+
+def median_ratio(a: ArrayLike, b: ArrayLike) -> Ratio:
+    """Median of the paired ratios a / b of two lists of positive numbers [n], with a 95% interval of the median.
+
+    The interval lies between two order statistics and assumes no distribution (Thompson, Ann. Math. Statist. 1936;
+    Conover, Practical Nonparametric Statistics, 3rd ed., section 3.2), by scipy; below n = 6 there is none (NaN).
+    """
+    ratios = np.asarray(a, float) / np.asarray(b, float)
+    if not ratios.size:
+        return Ratio(math.nan, math.nan, math.nan)
+    median = float(np.median(ratios))
+    interval = stats.quantile_test(ratios, q=median, p=0.5).confidence_interval(0.95)
+    return Ratio(median, float(interval.low), float(interval.high))
+
+
+def training_times(runs: pd.DataFrame, by: str | list[str] = "seed") -> pd.Series:
+    """Training seconds of the finished runs, by seed (or ``by`` other columns); empty where nobody measured them."""
+    if "train_seconds" not in runs.columns:
+        runs = runs.assign(train_seconds=math.nan)
+    timed = runs[(runs["status"] == "ok") & (runs["train_seconds"] > 0)]
+    return timed.set_index(by)["train_seconds"].astype(float).sort_index()
+
+
+def _devices(runs: pd.DataFrame) -> str:
+    """``cpu``, ``cuda``; empty where the table does not say."""
+    known = runs.loc[runs["status"] == "ok", "device"] if "device" in runs.columns else pd.Series(dtype=str)
+    return ", ".join(sorted({str(device) for device in known.dropna()}))
