@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from distillbench import plan as plan_module
+from distillbench import grid
 from distillbench.config import OFFICIAL, Protocol
 from distillbench.paths import Cell
 from distillbench.plan import make_plan
@@ -67,7 +67,7 @@ def test_two_variants_of_one_method_have_their_own_folders_and_params():
 
 
 def test_a_missing_library_leaves_its_cells_out_and_says_why(monkeypatch):
-    monkeypatch.setattr(plan_module, "missing_reason", lambda name: "dgl is not installed" if name == "dgl" else None)
+    monkeypatch.setattr(grid, "missing_reason", lambda name: "dgl is not installed" if name == "dgl" else None)
     plan = planned()
     assert {cell.backend for cell in plan.cells} == {"pyg"}
     skipped = plan.skipped()

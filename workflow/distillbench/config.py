@@ -21,6 +21,8 @@ from distillbench.specs import MODELS, ModelSpec
 # names become folders: nothing that could leave results/ or confuse a shell
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
 BackendName = Literal["pyg", "dgl"]
+# seeds of the runs that hyper-parameters are chosen by, from here on: reported seeds end below, however many there are
+TUNING_SEEDS_FROM = 1_000_000
 
 
 def _none_is_empty(value: Any) -> Any:
@@ -153,12 +155,40 @@ class DatasetConfig(Parameters):
 
 
 class Compare(Parameters):
-    """baseline: the method others are compared with. alpha: level of the tests. delta: margin of equivalence of the
-    two libraries, as a fraction of the metric."""
+    """baseline: the method others are compared with. test: which decides. family: of Holm's correction, the methods of
+    a cell or of the whole table. alpha: level of the tests. delta: margin of equivalence of two methods, and of the two
+    libraries, as a fraction of the metric."""
 
     baseline: Name = "supervised"
+    test: Literal["wilcoxon", "permutation"] = "wilcoxon"
+    family: Literal["cell", "table"] = "cell"
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     delta: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+
+class Tune(Parameters):
+    """Hyper-parameters are chosen by the same number of trials for every method, the student alone included.
+
+    trials: per data set, pair and method; the first is of the default values. seeds: a trial's score is the mean over
+    as many, which are never reported ones (from TUNING_SEEDS_FROM on). learning_rate: the pair's learning rate is
+    searched from itself divided by this factor to itself times it, for every method: without that, methods would have
+    their trials and the student alone none. 1: it is not searched.
+    """
+
+    trials: Annotated[int, Field(ge=2)] = 20
+    seeds: PositiveInt = 2
+    learning_rate: Annotated[float, Field(ge=1)] = 4.0
+
+    @property
+    def used_seeds(self) -> list[int]:
+        """The seeds of every trial."""
+        return list(range(TUNING_SEEDS_FROM, TUNING_SEEDS_FROM + self.seeds))
+
+
+def _none_or_tune(value: Any) -> Any:
+    if isinstance(value, str) and value != "none":
+        raise ValueError(f"unknown value{suggestion(value, ['none'])}, or keys and values such as {{trials: 20}}")
+    return None if value == "none" else value
 
 
 class StructureFigures(Parameters):
@@ -193,11 +223,12 @@ class Config(Parameters):
 
     results: Annotated[str, Field(min_length=1)] = "results"
     plugins: tuple[str, ...] = ()
-    seeds: Annotated[PositiveInt, Field(strict=True)]
+    seeds: Annotated[PositiveInt, Field(strict=True, le=TUNING_SEEDS_FROM)]
     backends: Annotated[tuple[BackendName, ...], Field(min_length=1), AfterValidator(_each_once)]
     datasets: Annotated[dict[Name, DatasetConfig], Field(min_length=1)]
     methods: Annotated[dict[Name, Annotated[dict[str, Any], BeforeValidator(_none_is_empty)]], Field(min_length=1)]
     protocol: AnyProtocol = Protocol()
+    tune: Annotated[Tune | None, BeforeValidator(_none_or_tune)] = None
     compare: Compare = Compare()
     execution: Execution = Execution()
     structure: StructureFigures = StructureFigures()

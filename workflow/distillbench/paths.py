@@ -38,6 +38,15 @@ class Paths:
         """The records of all seeds that there are."""
         return [*self.root.glob("teachers/*/*/*/seed-*.json"), *self.root.glob("runs/*/*/*/*/seed-*.json")]
 
+    def tuning(self, dataset: str, pair: str, method: str) -> Path:
+        """The file of the values that were chosen for a method, whatever the library."""
+        return self.root / "tuning" / dataset / pair / f"{method}.json"
+
+    @property
+    def tuning_runs(self) -> "Paths":
+        """Where the runs are that values are chosen by: their teachers, and trials. No table is made of them."""
+        return Paths(self.root / "tuning")
+
     def profile(self, cell: Cell, role: str) -> Path:
         """A model's runtime profile."""
         return self.root / "profiles" / Path(*cell) / f"{role}.json"

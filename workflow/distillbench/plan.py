@@ -1,24 +1,24 @@
-"""The plan: which runs a config asks for, where their files are, and what decides their results. Imports no torch.
+"""The plan: which files a config asks for, and what they must hold. Imports no torch.
 
-The DAG asks the plan for everything it needs to know; which files a result depends on is in distillbench.sources.
+The DAG asks the plan for everything it needs to know; which runs there are is in distillbench.grid, which files a
+result depends on in distillbench.sources.
 """
 
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distillbench.backends import missing_reason
 from distillbench.checks import problems_of
 from distillbench.config import Config, ConfigError, Pair, Protocol, name_files, read_config
+from distillbench.grid import Grid
 from distillbench.params import METRICS, TEACHER, suggestion
-from distillbench.paths import Cell, Paths
+from distillbench.paths import Cell
 from distillbench.record import digest
-from distillbench.sources import Sources
+from distillbench.tuning import with_chosen
 
 
-class Plan(Sources):
+class Plan(Grid):
     """Everything a config asks for. Building it checks what can be checked without training anything.
 
     Raises:
@@ -28,77 +28,8 @@ class Plan(Sources):
 
     def __init__(self, config: Config, files: Sequence[str | Path] = (), root: Path = Path()) -> None:
         super().__init__(config, files, root)
-        self.paths = Paths(config.results)
-        self._applying: dict[Cell, list[str]] = {}
         if problems := problems_of(self):
             raise ConfigError(f"{name_files(files)}:\n" + "\n".join(f"  {problem}" for problem in problems))
-
-    # what there is
-
-    @cached_property
-    def missing(self) -> dict[str, str]:
-        """Backends that were asked for and are not installed, with the reason."""
-        reasons = {backend: missing_reason(backend) for backend in self.config.backends}
-        return {backend: reason for backend, reason in reasons.items() if reason}
-
-    @cached_property
-    def all_cells(self) -> list[Cell]:
-        """Every cell of the config."""
-        return [
-            Cell(dataset, backend, pair)
-            for dataset, entry in self.config.datasets.items()
-            for backend in self.config.backends
-            for pair in entry.pairs
-        ]
-
-    @property
-    def cells(self) -> list[Cell]:
-        """The cells that can run here."""
-        return [cell for cell in self.all_cells if cell.backend not in self.missing]
-
-    @property
-    def methods(self) -> list[str]:
-        """Names of the variants, in the order of the config."""
-        return list(self.config.methods)
-
-    def methods_of(self, cell: Cell) -> list[str]:
-        """Names of the variants that are run in a cell: those its pair names, else all that apply to it."""
-        if cell not in self._applying:
-            chosen = self.pair(cell).methods
-            fits = [m for m in self.methods if (m in chosen if chosen else not self.unfit(cell, m))]
-            self._applying[cell] = fits
-        return self._applying[cell]
-
-    def unfit(self, cell: Cell, method: str) -> str | None:
-        """Why a variant does not apply to a cell; None where it does."""
-        pair = self.pair(cell)
-        return self.variant(method).unfit(self.dataset_declaration(cell.dataset), pair, self.protocol(pair))
-
-    def teachers_of(self, cell: Cell, method: str) -> list[Cell]:
-        """The cells of the teachers that a variant needs: the pair's own first, then further ones."""
-        requires = self.variant(method).requires
-        further = [cell._replace(pair=f"{cell.pair}@{name}") for name in self.pair(cell).teachers]
-        return ([cell] if requires else []) + (further if "teachers" in requires else [])
-
-    def further_teachers(self) -> list[Cell]:
-        """The cells of all further teachers that are needed."""
-        needed = (
-            each
-            for cell in self.cells
-            for method in self.methods_of(cell)
-            for each in self.teachers_of(cell, method)[1:]
-        )
-        return list(dict.fromkeys(needed))
-
-    @property
-    def shards(self) -> list[int]:
-        """Numbers of the jobs that the seeds are divided into."""
-        return list(range(-(-self.config.seeds // self.config.execution.seeds_per_job)))
-
-    def seeds(self, shard: int) -> list[int]:
-        """Seeds of one job. A shard keeps its seeds when more are asked for, so old jobs stay as they are."""
-        size = self.config.execution.seeds_per_job
-        return list(range(shard * size, min((shard + 1) * size, self.config.seeds)))
 
     def shard_files(self) -> list[str]:
         """All files of records, teachers first within a cell."""
@@ -107,6 +38,7 @@ class Plan(Sources):
     def expected(self, further: bool = False) -> dict[str, dict[str, Any]]:
         """What each file of records must hold: its seeds, and a digest of their hyper-parameters.
 
+        Where these are tuned, the parameters of the job instead (see asked_hyperparameters).
         further: also the files of further teachers, which are in no table.
         """
         runs = [(cell, method) for cell in self.cells for method in (TEACHER, *self.methods_of(cell))]
@@ -119,7 +51,11 @@ class Plan(Sources):
                 else:
                     params = self.student_params(cell, method, shard)
                 file = str(self.paths.shard(cell, method, shard))
-                files[file] = {"seeds": params["seeds"], "hyperparameters": digest(hyperparameters(params))}
+                files[file] = {"seeds": params["seeds"]}
+                if "tuned" in params:
+                    files[file] |= {"params": params}
+                else:
+                    files[file] |= {"hyperparameters": digest(hyperparameters(params))}
         return files
 
     def profile_files(self) -> list[str]:
@@ -133,6 +69,7 @@ class Plan(Sources):
     def table_files(self) -> list[str]:
         """The tables that a run ends in."""
         names = ["runs.csv", "runs.parquet", *[f"comparison.{ending}" for ending in ("csv", "html", "tex", "md")]]
+        names += ["tuning.csv"] if self.config.tune else []
         names += ["equivalence.csv"] + (["profiles.csv"] if self.config.profile else [])
         if self.published_pairs():
             names += [f"reproduction.{ending}" for ending in ("csv", "html", "md")]
@@ -215,59 +152,6 @@ class Plan(Sources):
         protocol, usual = self.protocol(pair).model_dump(), Protocol().model_dump()
         return ", ".join(f"{key}: {value}" for key, value in protocol.items() if value != usual[key])
 
-    # what decides each result
-
-    def data_params(self, dataset: str) -> dict[str, Any]:
-        """Parameters of the rule that writes a data set."""
-        return {"name": dataset, "params": self.dataset_params(dataset).model_dump(mode="json")}
-
-    def teacher_params(self, cell: Cell, shard: int) -> dict[str, Any]:
-        """Everything that decides the teachers' results, and the seeds to train."""
-        pair = self.pair(cell)
-        return {
-            **self._run_params(cell, shard),
-            "model": pair.teacher.model_dump(mode="json"),
-            "training": (pair.teacher_training or pair.training).model_dump(mode="json"),
-            # what concerns students only is not to retrain teachers
-            "protocol": self.protocol(pair).model_dump(
-                include={"setting", "decision", "score", "teacher_selection", "validate_every"}
-            ),
-        }
-
-    def student_params(self, cell: Cell, method: str, shard: int) -> dict[str, Any]:
-        """Everything that decides the students' results, and the seeds to train."""
-        pair = self.pair(cell)
-        return {
-            **self._run_params(cell, shard),
-            "model": pair.student.model_dump(mode="json"),
-            "training": pair.training.model_dump(mode="json"),
-            "teacher_model": pair.teacher.model_dump(mode="json"),
-            "protocol": self.protocol(pair).model_dump(mode="json"),
-            "method": {
-                "name": method,
-                "files": self.method_files(method),
-                "params": self.variant(method).params(pair),
-                "requires": sorted(self.variant(method).requires),
-                "teachers": [each.pair for each in self.teachers_of(cell, method)],
-            },
-        }
-
-    def protocol(self, pair: Pair) -> Protocol:
-        """A pair's own protocol, or the config's."""
-        return pair.protocol or self.config.protocol
-
-    def profile_params(self, cell: Cell) -> dict[str, Any]:
-        """The two models to profile."""
-        pair = self.pair(cell)
-        models = {"teacher": pair.teacher.model_dump(mode="json"), "student": pair.student.model_dump(mode="json")}
-        return {
-            **cell._asdict(),
-            "dataset_file": self.dataset_file(cell.dataset),
-            "dataset_params": self.dataset_params(cell.dataset).model_dump(mode="json"),
-            "models": models,
-            "training": pair.training.model_dump(mode="json"),
-        }
-
     def structure_inputs(self, cell: Cell) -> list[str]:
         """The shards that have the seed which is drawn: of the teacher, then of each student."""
         methods = (TEACHER, *self.config.structure.methods)
@@ -312,17 +196,6 @@ class Plan(Sources):
             ]
         return rows
 
-    # inside
-
-    def _run_params(self, cell: Cell, shard: int) -> dict[str, Any]:
-        return {
-            **cell._asdict(),
-            "seeds": self.seeds(shard),
-            "run_seconds": self.config.execution.run_seconds,
-            "dataset_file": self.dataset_file(cell.dataset),
-            "dataset_params": self.dataset_params(cell.dataset).model_dump(mode="json"),
-        }
-
 
 def hyperparameters(params: dict[str, Any]) -> dict[str, Any]:
     """The part of a job's parameters that its records keep."""
@@ -333,6 +206,14 @@ def hyperparameters(params: dict[str, Any]) -> dict[str, Any]:
         "protocol": params["protocol"],
         "dataset": without_path(params["dataset_params"]),
     }
+
+
+def asked_hyperparameters(asked: dict[str, Any]) -> str:
+    """Digest of the hyper-parameters that a file of ``Plan.expected`` must hold, the chosen values among them.
+
+    Raises RecordError naming the file of chosen values where it cannot be trusted.
+    """
+    return digest(hyperparameters(with_chosen(asked["params"]))) if "params" in asked else str(asked["hyperparameters"])
 
 
 def without_path(dataset_params: dict[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Record(BaseModel):
     params: int | None = None  # number of trainable parameters of the model, without projectors
     train_seconds: float | None = None
     hyperparameters: dict[str, Any] = Field(default_factory=dict)  # nested: model, training, method, dataset
+    tuning: dict[str, Any] = Field(default_factory=dict)  # how some of these were chosen (Tuning.facts), if they were
     environment: dict[str, Any] = Field(default_factory=dict)  # versions, machine, device, threads
     digests: dict[str, str] = Field(default_factory=dict)  # data, code, weights, outputs
     started: str = ""
@@ -106,7 +107,7 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
 
 def write_record(path: Path, record: Record) -> None:
     """Write one record with its checksum, atomically."""
-    write_atomically(path, json.dumps(_sealed(record), indent=1, sort_keys=True) + "\n")
+    write_atomically(path, json.dumps(sealed(record.model_dump(mode="json")), indent=1, sort_keys=True) + "\n")
 
 
 def read_record(path: Path) -> Record:
@@ -116,7 +117,8 @@ def read_record(path: Path) -> Record:
 
 def write_shard(path: Path, records: list[Record]) -> None:
     """Write the records of one job (a shard of seeds) into the one file that the DAG declares, atomically."""
-    write_atomically(path, json.dumps([_sealed(r) for r in records], indent=1, sort_keys=True) + "\n")
+    content = [sealed(record.model_dump(mode="json")) for record in records]
+    write_atomically(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def read_shard(path: Path) -> list[Record]:
@@ -125,6 +127,16 @@ def read_shard(path: Path) -> list[Record]:
     if not isinstance(content, list):
         raise _corrupt(path, "not a list of records")
     return [_unsealed(path, item) for item in content]
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """``content`` (JSON-able) with its checksum."""
+    return {**content, "checksum": digest(content)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read the content that was ``sealed``. Raises RecordError naming the file where it is damaged."""
+    return _opened(path, _parse(path))
 
 
 def environment(backend: str | None, device: str, threads: int) -> dict[str, Any]:
@@ -152,11 +164,6 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _sealed(record: Record) -> dict[str, Any]:
-    content = record.model_dump(mode="json")
-    return {**content, "checksum": digest(content)}
-
-
 def _parse(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -164,15 +171,19 @@ def _parse(path: Path) -> Any:
         raise _corrupt(path, f"not valid JSON ({error})") from error
 
 
-def _unsealed(path: Path, content: Any) -> Record:
+def _opened(path: Path, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise _corrupt(path, "not a record")
     fields = dict(content)
     checksum = fields.pop("checksum", None)
     if checksum != digest(fields):
         raise _corrupt(path, "its checksum does not match its content")
+    return fields
+
+
+def _unsealed(path: Path, content: Any) -> Record:
     try:
-        return Record(**fields)
+        return Record(**_opened(path, content))
     except ValidationError as error:
         raise _corrupt(path, f"not a record of this version ({error.errors()[0]['msg']})") from error
 

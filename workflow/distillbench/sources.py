@@ -112,6 +112,10 @@ class Sources:
             + list(self.method_files(method).values())
         )
 
+    def tuning_sources(self, dataset: str, backend: str, method: str) -> list[str]:
+        """Source files that the values chosen for a method depend on."""
+        return self.student_sources(dataset, backend, method) + _sources("study.py")
+
     def profile_sources(self, backend: str) -> list[str]:
         """Source files that a profile depends on."""
         return _sources(*MODEL_SOURCES, f"backends/{backend}.py", "profiling.py")

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distillbench.config import Pair, Protocol
-from distillbench.params import Parameters, Requirement, TaskName, suggestion
+from distillbench.params import Parameters, Requirement, Search, TaskName, search_space, suggestion
 from distillbench.plugins import Declaration, PluginError
 from distillbench.specs import uses_edges
 
@@ -39,6 +39,11 @@ class Part:
         if pair and pair.layers and "layers" in self.declared.params.model_fields:
             given = {"layers": pair.layers, **given}
         return self.declared.params(**given)
+
+    def searched(self, pair: Pair) -> dict[str, Search]:
+        """The hyper-parameters that tuning chooses, and where from: those that the config gives stay as given."""
+        fixed = {*self.given, *(["layers"] if pair.layers else [])}
+        return {name: each for name, each in search_space(self.declared.params).items() if name not in fixed}
 
     def problems(self) -> list[str]:
         """What is wrong with the hyper-parameters, a sentence each."""
