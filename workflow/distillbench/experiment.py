@@ -99,15 +99,17 @@ class Experiment:
         run_seconds: float = float("inf"),
         checkpointing: Checkpointing | None = None,
         progress: Progress = silent,
+        evaluate_test: bool = True,
     ) -> Outcome:
         """Train and evaluate one seed. What can be expected to go wrong becomes the outcome's status.
 
         teacher_outputs: files of the pair's teacher, then of further ones. teacher_weights: of the pair's teacher, for
-        methods that run it before training.
+        methods that run it before training. evaluate_test: without, there is no look at the test part at all, for the
+        outcome has the validation score only: what hyper-parameters may be chosen by.
         """
         teaching = self._teaching(teacher_outputs, teacher_weights)
         try:
-            return self._run(seed, teaching, run_seconds, checkpointing, progress)
+            return self._run(seed, teaching, run_seconds, checkpointing, progress, evaluate_test)
         except DivergedError as error:
             return Outcome("diverged", str(error), error.history)
         except OutOfTimeError as error:
@@ -128,6 +130,7 @@ class Experiment:
         run_seconds: float,
         checkpointing: Checkpointing | None,
         progress: Progress,
+        evaluate_test: bool,
     ) -> Outcome:
         begun = time.monotonic()
         split = self.dataset.split(self.data, seed)
@@ -166,6 +169,9 @@ class Experiment:
             checkpointing=checkpointing,
             progress=progress,
         )
+        if not evaluate_test:
+            seconds = result.seconds + preparing
+            return Outcome("ok", history=result.history, best_epoch=result.best_epoch, seconds=seconds, val=result.val)
         # the one look at the test part, on the selected weights
         everything = self.data
         if extra is not None:

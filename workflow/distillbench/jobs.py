@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ from distillbench.record import (
     write_record,
     write_shard,
 )
+from distillbench.tuning import tuning_of, with_values
 
 if TYPE_CHECKING:
     from distillbench.experiment import Outcome
@@ -70,8 +71,9 @@ def train(**arguments: Any) -> str:
 class Job:
     """One shard of seeds of one method, or of the teacher, in one cell.
 
-    params: see Plan.teacher_params and Plan.student_params. sources: the files whose content is part of the key.
-    execution: see config.Execution. planned_runs: of the whole config, for the line that sums the job up.
+    params: see Grid.teacher_params and Grid.student_params. sources: the files whose content is part of the key.
+    execution: see config.Execution. planned_runs: of the whole config, for the line that sums the job up. Raises
+    RecordError where the values chosen for the method cannot be trusted.
     """
 
     def __init__(
@@ -83,14 +85,19 @@ class Job:
         execution: dict[str, Any],
         planned_runs: int,
     ) -> None:
-        self.paths, self.shard, self.params, self.execution = Paths(results), shard, params, execution
-        self.planned_runs = planned_runs
+        tuning = tuning_of(params)
+        self.tuning = tuning.facts() if tuning else {}
+        # first of all: keys, training and records are of the chosen values
+        self.params = params = with_values(params, tuning.chosen) if tuning else params
+        self.shard, self.execution, self.planned_runs = shard, execution, planned_runs
+        self.paths = Paths(params.get("runs", results))
         self.environment: dict[str, Any] = {}
         self.cell = Cell(params["dataset"], params["backend"], params["pair"])
         self.method: str = params["method"]["name"] if "method" in params else TEACHER
         self.name = "/".join((*self.cell, self.method))
         self.folder = self.paths.runs(self.cell, self.method)
-        self.card = json.loads((self.paths.data(self.cell.dataset) / "data.json").read_text())
+        self.data = Paths(results).data(self.cell.dataset)
+        self.card = json.loads((self.data / "data.json").read_text())
         # by content alone: moving the folder must not make anything train again
         self.digests = {
             "data": self.card["digest"],
@@ -111,7 +118,8 @@ class Job:
         seeds: list[int] = self.params["seeds"]
         teachers = self._teachers()
         keys = {seed: self._key(seed, teachers.get(seed, [])) for seed in seeds}
-        records = {seed: record for seed in seeds if (record := self._stored(seed, keys[seed]))}
+        stored = {seed: record for seed in seeds if (record := self._stored(seed, keys[seed]))}
+        records = {seed: self._with_tuning(record) for seed, record in stored.items()}
         todo = [seed for seed in seeds if seed not in records]
         if records:
             log.info("%s: %d of %d seeds are on disk already", self.name, len(records), len(seeds))
@@ -126,11 +134,23 @@ class Job:
             log.info("%s: %s", title, _describe(records[seed]))
         ordered = [records[seed] for seed in seeds]
         write_shard(self.paths.shard(self.cell, self.method, self.shard), ordered)
+        summary = f"{self.name}: {_summary(ordered)}; {len(todo)} trained in {time.monotonic() - begun:.0f} s"
+        if "runs" in self.params:
+            return f"{summary}, for tuning"
         done = len(self.paths.records())
-        return (
-            f"{self.name}: {_summary(ordered)}; {len(todo)} trained in {time.monotonic() - begun:.0f} s; "
-            f"{min(done, self.planned_runs)} of {self.planned_runs} runs done"
-        )
+        return f"{summary}; {min(done, self.planned_runs)} of {self.planned_runs} runs done"
+
+    def keys(self) -> list[str]:
+        """Of each seed's run: what determines its result."""
+        teachers = self._teachers()
+        return [self._key(seed, teachers.get(seed, [])) for seed in self.params["seeds"]]
+
+    def validate(self, title: str) -> "Iterator[Outcome]":
+        """Train each seed and evaluate it on validation alone. Nothing is stored but, while it lasts, a checkpoint."""
+        teachers, run_one = self._teachers(), self._runner(evaluate_test=False)
+        for seed, key in zip(self.params["seeds"], self.keys(), strict=True):
+            yield run_one(seed, key, teachers.get(seed, []), f"{title}, seed {seed}")
+            self.file(seed, "checkpoint.pt").unlink(missing_ok=True)
 
     def file(self, seed: int, ending: str) -> Path:
         """One of a seed's files."""
@@ -177,16 +197,24 @@ class Job:
             log.warning("%s is missing: the seed is trained again", ", ".join(map(str, missing)))
         return None if missing else record
 
+    def _with_tuning(self, record: Record) -> Record:
+        """The record, saying how its hyper-parameters were chosen now: the same values may have been given before."""
+        if record.tuning == self.tuning:
+            return record
+        record = record.model_copy(update={"tuning": self.tuning})
+        write_record(self.file(record.seed, "json"), record)
+        return record
+
     def _artifact(self, seed: int, name: str) -> Path:
         return self.file(seed, _ENDINGS[name])
 
-    def _runner(self) -> "Callable[[int, str, list[Record], str], Outcome]":
+    def _runner(self, evaluate_test: bool = True) -> "Callable[[int, str, list[Record], str], Outcome]":
         """What runs one seed. A library that does not import gives skipped runs, with the reason."""
         from distillbench.experiment import Experiment, Outcome
         from distillbench.train import Checkpointing
 
         try:
-            experiment = Experiment(self.params, self.paths.data(self.cell.dataset))
+            experiment = Experiment(self.params, self.data)
         except BackendUnavailableError as error:
             reason = str(error)
             self.environment = environment(None, "none", 0)
@@ -209,6 +237,7 @@ class Job:
                     self.file(seed, "checkpoint.pt"), key, self.execution["checkpoint_seconds"]
                 ),
                 progress=_Progress(title, self.params["training"]["epochs"]),
+                evaluate_test=evaluate_test,
             )
 
         return run_one
@@ -256,6 +285,7 @@ class Job:
             params=outcome.params,
             train_seconds=outcome.seconds,
             hyperparameters=hyperparameters(self.params),
+            tuning=self.tuning,
             environment=self.environment,
             digests=digests,
             started=started,

@@ -95,7 +95,9 @@ def run_tags(source: Source) -> dict[str, str]:
         return {RUN_TAG: source.run, "dataset": source.dataset, "role": "summary"}
     shown = ("dataset", "backend", "pair", "method", "role", "seed", "status", "reason", "task", "metric", "key")
     nested = {"environment": record.environment, "digest": record.digests, "split": record.split_sizes}
+    nested["tuning"] = record.tuning
     tags = {key: str(getattr(record, key)) for key in shown} | flat({k: v for k, v in nested.items() if v})
+    tags |= {"tuned": "yes"} if record.tuning else {}
     return {RUN_TAG: source.run} | {key: value for key, value in tags.items() if value}
 
 

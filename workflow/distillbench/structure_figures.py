@@ -35,6 +35,7 @@ from distillbench.structure_panels import (
     project,
 )
 from distillbench.tables import backend_label
+from distillbench.tuning import with_chosen
 
 State = dict[str, Tensor]  # weights under their common names
 
@@ -61,7 +62,7 @@ def structure_figure(results: str, records: list[str], params: dict[str, Any], p
     del teacher  # one copy of the data at a time is enough
     columns = {}
     for method, own in params["students"].items():
-        student = Observed(own, paths.data(cell.dataset))
+        student = Observed(with_chosen(own), paths.data(cell.dataset))
         columns[f"student with {method}" if own["method"]["requires"] else f"student alone ({method})"] = [
             *student.after(epochs, runs[method], runs[TEACHER], view, of_student),
             student.selected(runs[method], view, of_student),

@@ -7,7 +7,7 @@ the config's values by those there before its keys are computed: a chosen value 
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -110,11 +110,11 @@ def space_of(variant: Variant, pair: Pair, tune: Tune) -> Space:
 
 
 def _described(search: Search, params: type[Parameters], name: str) -> dict[str, Any]:
-    """As JSON. Ranges of whole numbers are told by the default value."""
+    """As JSON."""
     if isinstance(search, Choice):
         return {"values": json.loads(canonical_json(list(search.values)))}
-    whole = isinstance(params.model_fields[name].default, int)
-    return {"low": search.low, "high": search.high, "log": search.log, "whole": whole}
+    kind = params.model_fields[name].annotation
+    return {"low": search.low, "high": search.high, "log": search.log, "whole": int in (kind, *get_args(kind))}
 
 
 def defaults(space: Space, params: dict[str, Any]) -> Values:

@@ -71,3 +71,25 @@ def teachers_of(wildcards):
     return [
         str(PLAN.paths.shard(cell, "teacher", int(wildcards.shard))) for cell in cells
     ]
+
+
+def tuned_cell(wildcards):
+    return PLAN.tuned_cell(wildcards.dataset, wildcards.pair)
+
+
+def tuning_sources(wildcards):
+    backend = tuned_cell(wildcards).backend
+    return PLAN.tuning_sources(wildcards.dataset, backend, wildcards.method)
+
+
+def tuning_teachers_of(wildcards):
+    """The teachers of the trials' seeds that the method needs, if any."""
+    cells = PLAN.teachers_of(tuned_cell(wildcards), wildcards.method)
+    return [str(PLAN.paths.tuning_runs.shard(cell, "teacher", 0)) for cell in cells]
+
+
+def chosen_values(wildcards):
+    """The hyper-parameters chosen for the method, where the config tunes."""
+    if not PLAN.config.tune:
+        return []
+    return str(PLAN.paths.tuning(wildcards.dataset, wildcards.pair, wildcards.method))

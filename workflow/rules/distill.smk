@@ -2,6 +2,7 @@ rule distill:
     input:
         card=f"{RESULTS}/data/{{dataset}}/data.json",
         teachers=teachers_of,
+        chosen=chosen_values,
         sources=student_sources,
     output:
         records=f"{RESULTS}/runs/{{dataset}}/{{backend}}/{{pair}}/{{method}}/records-{{shard}}.json",

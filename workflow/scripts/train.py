@@ -7,7 +7,7 @@ call(
     "distillbench.jobs:train",
     {
         "results": snakemake.config["results"],
-        "shard": int(snakemake.wildcards.shard),
+        "shard": int(snakemake.wildcards.get("shard", 0)),  # tuning has one
         "params": snakemake.params.run,
         "sources": list(snakemake.input.sources),
         "execution": execution,

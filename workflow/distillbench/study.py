@@ -1,0 +1,224 @@
+"""The rule ``tune``: trials of one method's hyper-parameters, and the choice of the best by validation.
+
+Every method has the same number of trials. The first is of the default values, so that tuning only ever chooses what
+beat them; the others are proposed by Optuna's tree-structured Parzen estimator (TPE; Bergstra, Bardenet, Bengio, Kégl:
+Algorithms for Hyper-Parameter Optimization, NeurIPS 2011), of which the first ten are random. No trial is pruned.
+
+What is proposed for trial n depends on the trials before it and on a seed derived from n, never on the process: a
+study that is interrupted goes on exactly as it would have, and one that is given more trials runs the new ones only.
+Finished trials are kept in an undeclared file (Snakemake deletes declared ones before a rerun), and used only where its
+key agrees.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from filelock import FileLock
+from pydantic import ValidationError
+
+from distillbench.config import TUNING_SEEDS_FROM
+from distillbench.jobs import Job
+from distillbench.record import RecordError, Status, digest, read_sealed, sealed, write_atomically
+from distillbench.tuning import Space, Trial, Tuning, Values, defaults, in_words, with_values, write_tuning
+
+log = logging.getLogger("distillbench")
+
+Evaluate = Callable[[int, Values], Trial]  # the trial of this number, with these values
+
+
+def tune(
+    results: str,
+    run: dict[str, Any],
+    space: Space,
+    asked: dict[str, Any],
+    sources: list[str],
+    execution: dict[str, Any],
+    file: str,
+) -> str:
+    """Choose a method's hyper-parameters and write them to ``file``. Returns a line that sums the job up.
+
+    run: a student's job with the seeds of the trials (see Grid.tuning_params). asked: the config's ``tune``. One
+    process at a time.
+    """
+    if min(run["seeds"]) < TUNING_SEEDS_FROM:
+        raise ValueError(
+            f"seed {min(run['seeds'])} is a reported one: trials are run with seeds from {TUNING_SEEDS_FROM}"
+        )
+    job = Job(results, 0, run, sources, execution, 0)
+    own, kept = defaults(space, run), job.folder / "trials.json"
+    key = digest(job.keys(), space, run["run_seconds"])
+    name = f"{job.cell.dataset}/{job.cell.pair}/{job.method}"
+    begun = time.monotonic()
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(job.folder / ".trials.lock"):
+        done = _kept(kept, key)
+
+        def evaluate(number: int, values: Values) -> Trial:
+            title = (
+                f"{name}: trial {number} ({number + 1} of {asked['trials']}), {in_words(values) or 'nothing to vary'}"
+            )
+            log.info("%s, begins", title)
+            student = Job(results, 0, with_values(run, values), sources, execution, 0)
+            trial = _trial(number, values, student, title)
+            passed, left = time.monotonic() - begun, asked["trials"] - number - 1
+            told = f"validation {trial.val:.4f}" if trial.val is not None else f"{trial.status}: {trial.reason}"
+            log.info("%s: %s; about %.0f s left", title, told, passed / (number + 1 - len(done)) * left)
+            return trial
+
+        def keep(trials: Sequence[Trial]) -> None:
+            content = {"key": key, "trials": [trial.model_dump(mode="json") for trial in trials]}
+            write_atomically(kept, json.dumps(sealed(content), indent=1) + "\n")
+
+        scope = (job.cell.dataset, job.cell.pair, job.method)
+        trials = search(space, own, evaluate, asked["trials"], scope=scope, done=done, keep=keep)
+    best = best_of(trials)
+    tuning = Tuning(
+        key=key,
+        dataset=job.cell.dataset,
+        pair=job.cell.pair,
+        method=job.method,
+        backend=job.cell.backend,
+        metric=job.card["metric"],
+        resplit=job.card["resplit"],
+        asked=asked,
+        seeds=run["seeds"],
+        sampler=f"TPE (Optuna {metadata.version('optuna')})",
+        space=space,
+        chosen=best.values,
+        chosen_trial=best.number,
+        reason="" if best.val is not None else f"no trial finished ({best.status}: {best.reason})",
+        trials=trials,
+    )
+    write_tuning(Path(file), tuning)
+    new = len(trials) - min(len(done), len(trials))
+    return f"{name}: {_outcome(tuning)}; {new} of {len(trials)} trials run in {time.monotonic() - begun:.0f} s"
+
+
+def search(
+    space: Space,
+    own: Values,
+    evaluate: Evaluate,
+    trials: int,
+    *,
+    scope: Sequence[str],
+    done: Sequence[Trial] = (),
+    keep: Callable[[Sequence[Trial]], None] = lambda _: None,
+) -> list[Trial]:
+    """So many trials: those that are ``done``, then new ones, the first of all with the method's ``own`` values.
+
+    scope: data set, pair and method; studies draw independently. keep: called after each new trial with all there are.
+    Values that were tried before are not run again, for a run has one result; it counts as a trial nevertheless. Where
+    a run was skipped, which no value changes, the search ends.
+    """
+    found = list(done[:trials])
+    while len(found) < trials:
+        number = len(found)
+        values = proposed(space, found, scope) if number else own
+        same = next((trial for trial in found if trial.values == values), None)
+        trial = same.model_copy(update={"number": number, "seconds": 0.0}) if same else evaluate(number, values)
+        found.append(trial)
+        if trial.status == "skipped":
+            break
+        keep(found)
+    return found
+
+
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The trial with the highest score, the earliest of several; the first where none finished."""
+    finished = [trial for trial in trials if trial.val is not None]
+    return max(finished, key=lambda trial: (trial.val, -trial.number), default=trials[0])
+
+
+def proposed(space: Space, trials: Sequence[Trial], scope: Sequence[str]) -> Values:
+    """What TPE proposes after these trials.
+
+    Numbers have three significant digits: what a footnote says is then what was trained. A trial that failed counts as
+    worse than all that finished; one with values outside of the space, as defaults may be, is not shown to TPE.
+    """
+    import optuna
+
+    from distillbench.seeds import derive
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    known = {f"{of}/{name}": _distribution(each) for of, names in space.items() for name, each in names.items()}
+    seed = derive(len(trials), "tune", *scope) % 2**32
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    for trial in trials:
+        tried = {f"{of}/{name}": _shown(value) for of, names in trial.values.items() for name, value in names.items()}
+        if all(_holds(known[name], value) for name, value in tried.items()):
+            state = optuna.trial.TrialState.PRUNED if trial.val is None else optuna.trial.TrialState.COMPLETE
+            study.add_trial(optuna.create_trial(state=state, value=trial.val, params=tried, distributions=known))
+    drawn = study.ask(known).params
+    return {
+        of: {name: _rounded(drawn[f"{of}/{name}"], each) for name, each in names.items()} for of, names in space.items()
+    }
+
+
+def _distribution(each: dict[str, Any]) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if "values" in each:
+        return CategoricalDistribution([_shown(value) for value in each["values"]])
+    if each["whole"]:
+        return IntDistribution(int(each["low"]), int(each["high"]), log=each["log"])
+    return FloatDistribution(each["low"], each["high"], log=each["log"])
+
+
+def _shown(value: Any) -> Any:
+    """As Optuna takes it: numbers and names as they are, anything else as JSON."""
+    return value if isinstance(value, int | float | str | None) else json.dumps(value)
+
+
+def _holds(distribution: Any, value: Any) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError):
+        return False
+
+
+def _rounded(value: Any, each: dict[str, Any]) -> Any:
+    if "values" in each:
+        return next(choice for choice in each["values"] if _shown(choice) == value)
+    return value if each["whole"] else min(max(float(f"{value:.3g}"), each["low"]), each["high"])
+
+
+def _trial(number: int, values: Values, job: Job, title: str) -> Trial:
+    """Train every seed, until one fails: the trial has no score then."""
+    scores, seconds = list[float](), 0.0
+    begun = time.monotonic()
+    for outcome in job.validate(title):
+        seconds = round(time.monotonic() - begun, 3)
+        if outcome.val is None or outcome.status != "ok":
+            status: Status = outcome.status  # type: ignore[assignment]
+            return Trial(
+                number=number, values=values, status=status, reason=outcome.reason, scores=scores, seconds=seconds
+            )
+        scores.append(outcome.val)
+    return Trial(number=number, values=values, status="ok", scores=scores, val=fmean(scores), seconds=seconds)
+
+
+def _kept(path: Path, key: str) -> list[Trial]:
+    """The trials that are on disk, if their key agrees."""
+    if not path.exists():
+        return []
+    try:
+        content = read_sealed(path)
+        return [Trial(**trial) for trial in content["trials"]] if content["key"] == key else []
+    except (RecordError, ValidationError, KeyError) as error:
+        log.warning("%s: cannot be used, the trials are run again (%s)", path, error)
+        return []
+
+
+def _outcome(tuning: Tuning) -> str:
+    if tuning.val_chosen is None:
+        return f"the default values are kept, {tuning.reason}"
+    before = "failed" if tuning.val_default is None else f"{tuning.val_default:.4f}"
+    if not tuning.chosen_trial:
+        return f"the default values are kept ({in_words(tuning.chosen) or 'nothing to vary'}), validation {before}"
+    return f"{in_words(tuning.chosen)} (trial {tuning.chosen_trial}), validation {before} → {tuning.val_chosen:.4f}"

@@ -1,0 +1,46 @@
+# Equal tuning: as many trials for every method, on seeds that are never reported. Nothing asks for it where the config
+# has `tune: none`.
+rule tuning_teacher:
+    input:
+        card=f"{RESULTS}/data/{{dataset}}/data.json",
+        sources=teacher_sources,
+    output:
+        records=f"{RESULTS}/tuning/teachers/{{dataset}}/{{backend}}/{{pair}}/records-0.json",
+    log:
+        f"{RESULTS}/logs/tuning/teachers/{{dataset}}/{{backend}}/{{pair}}.log",
+    priority: 20  # the trials wait for it, and everything else for them
+    threads: 1
+    params:
+        run=lambda wildcards: PLAN.tuning_teacher_params(cell_of(wildcards)),
+    script:
+        "../scripts/train.py"
+
+
+rule tune:
+    input:
+        card=f"{RESULTS}/data/{{dataset}}/data.json",
+        teachers=tuning_teachers_of,
+        sources=tuning_sources,
+    output:
+        chosen=f"{RESULTS}/tuning/{{dataset}}/{{pair}}/{{method}}.json",
+    log:
+        f"{RESULTS}/logs/tuning/{{dataset}}/{{pair}}/{{method}}.log",
+    priority: 15
+    threads: 1
+    params:
+        tuning=lambda wildcards: PLAN.tuning_params(
+            tuned_cell(wildcards), wildcards.method
+        ),
+    script:
+        "../scripts/tune.py"
+
+
+rule tuning_table:
+    input:
+        chosen=PLAN.tuning_files(),
+    output:
+        csv=f"{RESULTS}/tables/tuning.csv",
+    log:
+        f"{RESULTS}/logs/tuning.log",
+    script:
+        "../scripts/tuning_table.py"

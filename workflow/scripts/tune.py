@@ -1,0 +1,18 @@
+"""Choose one method's hyper-parameters by trials."""
+
+from distillbench.warm import call
+
+execution = snakemake.config["execution"]
+call(
+    "distillbench.study:tune",
+    {
+        "results": snakemake.config["results"],
+        "sources": list(snakemake.input.sources),
+        "execution": execution,
+        "file": snakemake.output.chosen,
+        **snakemake.params.tuning,
+    },
+    log=snakemake.log[0],
+    backend=snakemake.params.tuning["run"]["backend"],
+    warm=execution["warm_start"],
+)
