@@ -6,18 +6,21 @@ Ba, Caruana: Do Deep Nets Really Need to be Deep? NIPS 2014, arXiv 1312.6184.
 A template: copy it under a name of your own (files that begin with an underscore are not methods) and replace what is
 here by your method. Docstrings say: title with abbreviation in brackets; citation and, where there is one, the address
 of the official code; the equation as the paper writes it.
-Reduction: mean over nodes or graphs. Layers: logits. Default: λ = 1 is ours; not tuned.
+Reduction: mean over nodes or graphs. Layers: logits. Default: λ = 1 is ours; not tuned. Searched: λ from 0.1 to 10
+(ours).
 Cost: linear in nodes × classes.
 """
 
 # The class-level statements and Params are read without importing torch, when runs are planned. So they use literals,
 # pydantic, typing and distillbench.params only; everything else in the file may use whatever it needs.
+from typing import Annotated
+
 from pydantic import PositiveFloat
 from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
-from distillbench.params import ALL_TASKS, Parameters
+from distillbench.params import ALL_TASKS, Parameters, Range
 
 
 class LogitMatching(Method):
@@ -36,7 +39,9 @@ class LogitMatching(Method):
     class Params(Parameters):
         """weight: λ."""
 
-        weight: PositiveFloat = 1.0
+        # Where it is searched for when methods are tuned: Range or Choice, of one to three hyper-parameters that decide
+        # how strongly the method teaches. Where no range is published, from a tenth of the default to ten times it.
+        weight: Annotated[PositiveFloat, Range(0.1, 10)] = 1.0
         # layers to match, checked against the models of a pair before anything runs:
         # layers: LayerPairs = (LayerPair(-1, -1),)      # (student, teacher); -1 is the last hidden layer
 

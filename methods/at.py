@@ -6,11 +6,11 @@ A node takes the place of a pixel: Q is a vector over the nodes of the batch, an
 
 Reduction: mean over the nodes, with β = 1000, as Joshi et al. (TNNLS 2022) have it; ``reduction: sum`` is the sum of
 the equation. The square of the norm is what the authors' code has.
-Layers: last hidden of both, before the activation. Not tuned.
+Layers: last hidden of both, before the activation. Not tuned. Searched: β from 100 to 10,000 (ours).
 Cost: linear in nodes × features.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
 
 
 class AT(Method):
@@ -30,7 +30,7 @@ class AT(Method):
     class Params(Parameters):
         """weight: β. layers: (student, teacher). reduction: over the nodes of the batch."""
 
-        weight: PositiveFloat = 1000.0
+        weight: Annotated[PositiveFloat, Range(100, 10000)] = 1000.0
         layers: LayerPairs = (LayerPair(-1, -1),)
         reduction: Literal["sum", "mean"] = "mean"
 

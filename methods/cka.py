@@ -6,9 +6,11 @@ with the columns of X and Y centred over the nodes of the batch. The paper measu
 it is used by, among others, Zhou et al. (IJCAI 2024, arXiv 2401.11824).
 
 Reduction: none, CKA is one number in [0, 1] for a batch. Layers: last hidden of both, before the activation.
-Default β = 1 is ours: there is none in the paper; not tuned.
+Default β = 1 is ours: there is none in the paper; not tuned. Searched: β from 0.1 to 10 (ours).
 Cost: linear in nodes, quadratic in the features; no N×N matrix.
 """
+
+from typing import Annotated
 
 import torch
 from pydantic import PositiveFloat
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
 
 
 class CKA(Method):
@@ -27,7 +29,7 @@ class CKA(Method):
     class Params(Parameters):
         """weight: β. layers: (student, teacher)."""
 
-        weight: PositiveFloat = 1.0
+        weight: Annotated[PositiveFloat, Range(0.1, 10)] = 1.0
         layers: LayerPairs = (LayerPair(-1, -1),)
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:

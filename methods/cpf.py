@@ -19,11 +19,12 @@ logits, not their softmax, into each step, applies ReLU to it, and reads the res
 temperature.
 Defaults: K = 7 and dropout 0.2 on w, as the released code has them for a GCN teacher on Cora (it searches K from 5 to
 10 and the dropout among 0.2, 0.5, 0.8 for each data set). Dropout scales what is kept of w, so in training f_k is a
-distribution only in expectation; as released. Not tuned here.
+distribution only in expectation; as released. Not tuned here. Searched: K and the dropout, where the released code
+searches them; the loss has no weight.
 Cost: a step is linear in nodes and classes; the student's own forward is linear in K · edges · classes besides.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 
 from distillbench.method import Context, Method, Setup
 from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, Parameters
+from distillbench.params import NODE_CLASSES, Choice, Parameters, Range
 
 
 class CPF(Method):
@@ -47,9 +48,9 @@ class CPF(Method):
         reduction, mixture: "sum" and "probabilities" (the paper), or "norm" and "scores" (the released code).
         """
 
-        steps: PositiveInt = 7
+        steps: Annotated[PositiveInt, Range(5, 10, log=False)] = 7
         scores: Literal["nodes", "features"] = "nodes"
-        dropout: float = Field(default=0.2, ge=0, lt=1)
+        dropout: Annotated[float, Field(ge=0, lt=1), Choice(0.2, 0.5, 0.8)] = 0.2
         reduction: Literal["sum", "norm"] = "sum"
         mixture: Literal["probabilities", "scores"] = "probabilities"
 

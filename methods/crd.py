@@ -17,12 +17,13 @@ images of the same class; labels are known for few nodes, so none are left out h
 same). The bank begins with random rows of about length one, as in the code. In evaluation mode nothing is updated.
 
 Reduction: sum over the negatives, mean over the nodes. Layers: last hidden of both, before the activation; each pair
-has a bank. Defaults: β = 0.8, τ = 0.07, K = 16,384, μ = 0.5 and 128 units are the code's; not tuned.
+has a bank. Defaults: β = 0.8, τ = 0.07, K = 16,384, μ = 0.5 and 128 units are the code's; not tuned. Searched: β from
+0.08 to 8, τ from 0.02 to 0.2 (ours).
 Cost: linear in nodes; n×K matrices for n ≤ 1,024 nodes, 67 MB each at most; the bank holds 256 numbers for each node
 that is seen in training, and each checkpoint has it (1 GB for a million nodes).
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 from distillbench.method import Context, Dims, Method, Setup
 from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
 from distillbench.structure import unit_rows
 
 
@@ -47,9 +48,9 @@ class CRD(Method):
         normalisation: Z, of the first batch or none.
         """
 
-        weight: PositiveFloat = 0.8
+        weight: Annotated[PositiveFloat, Range(0.08, 8)] = 0.8
         layers: LayerPairs = (LayerPair(-1, -1),)
-        temperature: PositiveFloat = 0.07
+        temperature: Annotated[PositiveFloat, Range(0.02, 0.2)] = 0.07
         width: PositiveInt = 128
         momentum: float = Field(default=0.5, ge=0, lt=1)
         negatives: PositiveInt = 16384

@@ -12,16 +12,18 @@ KL direction: student ‖ teacher, in the order of the paper's equations. The au
 both terms: ``direction: teacher||student``. Reduction, as in the code: mean over edges, with self-loops in L_low,
 without in L_high. Layers: logits. L_low has no temperature in the code, nor here.
 Defaults: λ = 0.4, τ = 1.5, the authors' setting for Cora with a GCN teacher; they tune λ (0 to 0.5) and τ (1 to 1.5)
-for each data set and teacher. Not tuned here.
+for each data set and teacher. Not tuned here. Searched: λ and τ, where they do.
 Cost: linear in edges times classes.
 """
+
+from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, Direction, Parameters
+from distillbench.params import NODE_CLASSES, Direction, Parameters, Range
 
 
 class FFG2M(Method):
@@ -34,8 +36,8 @@ class FFG2M(Method):
     class Params(Parameters):
         """label_weight: λ. temperature: τ, of the differences. direction: of both KL divergences."""
 
-        label_weight: float = Field(default=0.4, ge=0, le=1)
-        temperature: PositiveFloat = 1.5
+        label_weight: Annotated[float, Field(ge=0, le=1), Range(0, 0.5, log=False)] = 0.4
+        temperature: Annotated[PositiveFloat, Range(1, 1.5, log=False)] = 1.5
         direction: Direction = "student||teacher"
 
     def terms(self, student: Output, teacher: Output, ctx: Context) -> dict[str, Tensor]:

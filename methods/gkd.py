@@ -19,10 +19,11 @@ pairs of nodes, mean over layers (``mean``: over the pairs, too). Defaults from 
 s = 2, sigmoid, and its 2,048 nodes a step where it samples at all (by default it takes all nodes, as ``max_nodes: N``
 does); δ = 0.1 is read as the paper's. Not tuned, and worth it: the sum grows with n² and can drown the task loss, and
 with T = 1 and more than a few units the Gaussian kernel is almost the identity. Look at the curve `kernel` of a run.
+Searched: α from 0.01 to 1, rather below the default because of that sum, and δ from 0 to 1 (ours).
 Cost: of n = min(N, max_nodes) nodes, n×n matrices and n² D products a layer.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, LayerPair, Parameters
+from distillbench.params import NODE_CLASSES, LayerPair, Parameters, Range
 
 
 class GKD(Method):
@@ -45,9 +46,9 @@ class GKD(Method):
         reduction: over pairs of nodes. max_nodes: how many are compared.
         """
 
-        weight: PositiveFloat = 0.5
+        weight: Annotated[PositiveFloat, Range(0.01, 1)] = 0.5
         kernel: Literal["sigmoid", "gaussian", "exp-l2", "random"] = "sigmoid"
-        delta: float = Field(default=0.1, ge=0, le=1)
+        delta: Annotated[float, Field(ge=0, le=1), Range(0, 1, log=False)] = 0.1
         temperature: PositiveFloat = 1.0
         features: PositiveInt = 2
         layers: tuple[LayerPair, ...] = ()

@@ -8,9 +8,12 @@ With A and B the unit rows of both, the sum is ‖AAᵀ − BBᵀ‖² = ‖Aᵀ
 Reduction: mean over all n² pairs, a node with itself included. Layers: last hidden of both, before the activation, and
 without projectors, as their PPI code has it (their ogbn-arxiv code projects both to 128 units first).
 Defaults: cosine and at most 8,192 nodes are the code's; β = 100 is its run on ogbn-arxiv without soft labels (10 with
-them, 1 in the signature); not tuned. Their other kernels (poly, l2, rbf) have no such Gram form and are left out.
+them, 1 in the signature); not tuned. Searched: β from 1 to 100, the values they use. Their other kernels (poly, l2,
+rbf) have no such Gram form and are left out.
 Cost: linear in the sampled nodes, quadratic in the features; no n×n matrix.
 """
+
+from typing import Annotated
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -18,7 +21,7 @@ from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
 from distillbench.structure import unit_rows
 
 
@@ -30,7 +33,7 @@ class GSP(Method):
     class Params(Parameters):
         """weight: β. layers: (student, teacher). max_nodes: of larger batches, so many nodes are drawn in each step."""
 
-        weight: PositiveFloat = 100.0
+        weight: Annotated[PositiveFloat, Range(1, 100)] = 100.0
         layers: LayerPairs = (LayerPair(-1, -1),)
         max_nodes: PositiveInt = 8192
 

@@ -18,11 +18,11 @@ evaluation after the last one, so that the first epoch is no exception (the code
 no 1e-6 to be kept from 0.
 Defaults: mixup (the variant the paper puts first), λ = 0.1, τ = 0.9, α = 5, β = 0.3, 500 epochs, the authors' setting
 for Cora with a GCN teacher; λ (0 to 0.2), τ (0.8 to 1.2), α (1 to 10) and β (0.3 to 0.5) are tuned for each data set.
-Not tuned here.
+Not tuned here. Searched: λ, τ and α, where they do.
 Cost: linear in edges times classes.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, Parameters
+from distillbench.params import NODE_CLASSES, Parameters, Range
 
 
 class HGMD(Method):
@@ -49,9 +49,9 @@ class HGMD(Method):
         """label_weight: λ. temperature: τ. alpha: α at first. epochs: over which α falls. beta: β of the mixup."""
 
         variant: Literal["weight", "mixup"] = "mixup"
-        label_weight: float = Field(default=0.1, ge=0, le=1)
-        temperature: PositiveFloat = 0.9
-        alpha: PositiveFloat = 5.0
+        label_weight: Annotated[float, Field(ge=0, le=1), Range(0, 0.2, log=False)] = 0.1
+        temperature: Annotated[PositiveFloat, Range(0.8, 1.2, log=False)] = 0.9
+        alpha: Annotated[PositiveFloat, Range(1, 10)] = 5.0
         epochs: PositiveInt = 500
         beta: PositiveFloat = 0.3
 

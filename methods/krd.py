@@ -17,12 +17,13 @@ the fit is at the middle of each class (the code adds 0.05 to its lower edge, th
 it is by a search over α in [e⁻⁵, e⁵], not from the last α on; and the student's predictions are those of the step, with
 dropout, not of an evaluation before it.
 Defaults: λ = 0.5, τ = 0.8, δ = 1, 50 classes, α = 1 at first, η = 0.99, warm-up 50, the authors' setting for Cora with
-a GCN teacher; λ (0 to 0.5) and τ (0.8 to 1.2) are tuned for each data set and teacher. Not tuned here.
+a GCN teacher; λ (0 to 0.5) and τ (0.8 to 1.2) are tuned for each data set and teacher. Not tuned here. Searched: λ and
+τ, where they do.
 Cost: linear in edges times classes; the teacher runs ``draws`` times, before training.
 """
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from distillbench.method import Context, Dims, Method, Setup
 from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, Parameters
+from distillbench.params import NODE_CLASSES, Parameters, Range
 
 
 class KRD(Method):
@@ -45,8 +46,8 @@ class KRD(Method):
     class Params(Parameters):
         """label_weight: λ. temperature: τ. noise: δ. draws: of the noise. power: α at first. momentum: η."""
 
-        label_weight: float = Field(default=0.5, ge=0, le=1)
-        temperature: PositiveFloat = 0.8
+        label_weight: Annotated[float, Field(ge=0, le=1), Range(0, 0.5, log=False)] = 0.5
+        temperature: Annotated[PositiveFloat, Range(0.8, 1.2, log=False)] = 0.8
         noise: PositiveFloat = 1.0
         draws: PositiveInt = 10
         bins: PositiveInt = 50

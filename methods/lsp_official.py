@@ -9,9 +9,11 @@ is of numbers between 0 and 1, so within a neighbourhood the largest probability
 
 KL direction: teacher ‖ student. Reduction: sum over edges / N. Layers: the released code matches the student's third
 hidden layer with the teacher's second, before the activation; here last with last unless the config says so. How it
-evaluates is not part of the method: see ``protocol: official``.
+evaluates is not part of the method: see ``protocol: official``. Searched: λ from 1, as released, to 100, the paper's.
 Cost: linear in edges × features, in the first 30 epochs.
 """
+
+from typing import Annotated
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
 from distillbench.structure import local_structure, structure_divergence, union_edges
 
 
@@ -31,7 +33,7 @@ class LSPOfficial(Method):
     class Params(Parameters):
         """weight: λ. sigma: the kernel's 100. until_epoch: last with the structure loss. layers: (student, teacher)."""
 
-        weight: PositiveFloat = 1.0
+        weight: Annotated[PositiveFloat, Range(1, 100)] = 1.0
         sigma: PositiveFloat = 100.0
         until_epoch: PositiveInt = 30
         layers: LayerPairs = (LayerPair(-1, -1),)

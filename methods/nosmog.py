@@ -19,13 +19,14 @@ The code's DeepWalk is gensim's, by hierarchical softmax and 5 negatives. Ours i
 256 noise nodes that a batch of up to 64 walks shares, from the walks' node frequencies to the power ¾; Adam, 0.025
 falling to 0 (ours).
 Defaults: λ = 0, η = 0.1 and the authors' setting for Cora, transductive: μ = 0.1, ε = 0.04, 64 dimensions, 5 walks of
-50 nodes from each node, window 5, one epoch; all tuned by them for each data set. Not tuned here.
+50 nodes from each node, window 5, one epoch; all tuned by them for each data set. Not tuned here. Searched: μ from 1e-9
+to 1, as their settings have it; λ from 0 to 0.9, as for glnn, and η from 0.01 to 1 (ours).
 Cost: linear in nodes, with five more passes of the student and its gradient a step, N·D² for the similarities, and a
 random number for each feature of each node. Once before: walks · length · (window + noise nodes) · dimensions for each
 node, a few seconds for Cora.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 
 from distillbench.method import Context, Dims, Method, Setup
 from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, LayerPair, LayerPairs, Parameters
+from distillbench.params import NODE_CLASSES, LayerPair, LayerPairs, Parameters, Range
 
 NEGATIVES, NOISE_NODES = 5, 256
 BATCHES, LARGEST_BATCH = 200, 64  # walks a batch: so few that there are enough steps, and no more than are needed
@@ -54,9 +55,9 @@ class NOSMOG(Method):
         learning_rate: of the embedding. ascent_steps: to find δ.
         """
 
-        label_weight: float = Field(default=0.0, ge=0, le=1)
-        similarity_weight: NonNegativeFloat = 0.1
-        adversarial_weight: NonNegativeFloat = 0.1
+        label_weight: Annotated[float, Field(ge=0, le=1), Range(0, 0.9, log=False)] = 0.0
+        similarity_weight: Annotated[NonNegativeFloat, Range(1e-9, 1)] = 0.1
+        adversarial_weight: Annotated[NonNegativeFloat, Range(0.01, 1)] = 0.1
         epsilon: PositiveFloat = 0.04
         ascent_steps: PositiveInt = 5
         layers: LayerPairs = (LayerPair(-1, -1),)

@@ -10,10 +10,13 @@ Reduction: means over all n² pairs and n³ triples of the sampled nodes, those 
 the authors' code; the equations have sums, to which the weights do not belong. ``normalise``: features of unit length
 first, as their code has it for classification (not for metric learning, and not in the equations).
 Layers: last hidden of both, before the activation. Defaults: λ_D = 25, λ_A = 50 are the authors' for classification; 64
-nodes (their batches: 128) is ours, because angles cost n³; not tuned.
+nodes (their batches: 128) is ours, because angles cost n³; not tuned. Searched: λ_D from 2.5 to 250, λ_A from 5 to 500
+(ours).
 Nodes nearer to each other than μ/10,000 have a direction shorter than one, down to none between equal nodes.
 Cost: n²·D memory and n³·D time in the n ≤ 64 sampled nodes, however large the batch.
 """
+
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +25,7 @@ from torch import Tensor
 
 from distillbench.method import Context, Method
 from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters
+from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
 from distillbench.structure import unit_rows
 
 _NEAR = 1e-4  # of the mean distance: bounds the gradient of a direction, and is above what float32 features resolve
@@ -39,8 +42,8 @@ class RKD(Method):
         max_nodes: of larger batches, so many nodes are drawn in each step.
         """
 
-        distance_weight: NonNegativeFloat = 25.0
-        angle_weight: NonNegativeFloat = 50.0
+        distance_weight: Annotated[NonNegativeFloat, Range(2.5, 250)] = 25.0
+        angle_weight: Annotated[NonNegativeFloat, Range(5, 500)] = 50.0
         layers: LayerPairs = (LayerPair(-1, -1),)
         normalise: bool = False
         max_nodes: PositiveInt = 64

@@ -21,7 +21,8 @@ in the released code. It differs from the paper otherwise: h is reconstructed in
 vectors; cosines of the tokenizer are compared with distances of the student (``assignment: released``). It also weighs
 codes by 1e-8, but in steps of Adam of their own, and its best epoch is the best on the test part; we do neither.
 Defaults: λ = 0, T = 4, η = 0.25, decay 0.8, 100 epochs, learning rate 0.01 and weight decay 5e-4 (released code, for
-GraphSAGE); β = 1, γ = 1, M = 512 (released: 5000) and 4096 pairs are ours; not tuned.
+GraphSAGE); β = 1, γ = 1, M = 512 (released: 5000) and 4096 pairs are ours; not tuned. Searched: λ from 0 to 0.9, as for
+glnn, β from 0.1 to 10 and T from 1 to 10 (ours).
 Cost: linear in nodes × codes, with an N × M matrix; preparation, once: epochs × (the teacher's cost + nodes × codes).
 """
 
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 
 from distillbench.method import Context, Dims, Method, Setup
 from distillbench.models import Output, initialise
-from distillbench.params import NODE_CLASSES, LayerPair, Parameters
+from distillbench.params import NODE_CLASSES, LayerPair, Parameters, Range
 
 
 class VQGraph(Method):
@@ -51,9 +52,9 @@ class VQGraph(Method):
         averages; epochs, learning_rate, weight_decay.
         """
 
-        label_weight: float = Field(default=0.0, ge=0, le=1)
-        beta: PositiveFloat = 1.0
-        temperature: PositiveFloat = 4.0
+        label_weight: Annotated[float, Field(ge=0, le=1), Range(0, 0.9, log=False)] = 0.0
+        beta: Annotated[PositiveFloat, Range(0.1, 10)] = 1.0
+        temperature: Annotated[PositiveFloat, Range(1, 10)] = 4.0
         layers: Annotated[tuple[LayerPair, ...], Field(min_length=1, max_length=1)] = (LayerPair(-1, -1),)
         soft_labels: Literal["tokenizer", "teacher"] = "tokenizer"
         assignment: Literal["distance", "released"] = "distance"

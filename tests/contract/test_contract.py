@@ -15,19 +15,22 @@ Me, You: A paper. Journal 2026.
 Cost: linear in nodes.
 """
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from distillbench.method import Method
 from distillbench.models import Output
-from distillbench.params import Parameters
+from distillbench.params import Choice, Kernel, Parameters, Range
 
 
 class Mine(Method):
     paper, tasks, requires = "me2026", frozenset({"multiclass"}), frozenset({"logits"})
 
     class Params(Parameters):
-        weight: float = 1.0
+        weight: Annotated[float, Range(0.1, 10)] = 1.0
 
     def terms(self, student, teacher, ctx):
         distance = (student.logits - teacher.logits).square().sum(dim=-1)
@@ -116,11 +119,20 @@ def test_a_wrong_declaration_is_found(written, change, reason):
     assert reason in found["declaration"]
 
 
+# 1 where it is read without torch, 2 where it is not
+TWO_VALUES = ("\nclass Mine", "\nW = 1.0\nW = float(torch.ones(1)) + W\n\n\nclass Mine")
+
+
 def test_a_default_that_is_another_without_torch_is_found(written):
-    changes = ("\nclass Mine", "\nW = 1.0\nW = float(torch.ones(1)) + W\n\n\nclass Mine"), ("float = 1.0", "float = W")
-    found = failures(written(*changes))
+    found = failures(written(TWO_VALUES, ("] = 1.0", "] = W")))
     assert found.keys() == {"declaration"}
     assert "Params without torch" in found["declaration"] and "'weight': 2.0" in found["declaration"]
+
+
+def test_a_search_space_that_is_another_without_torch_is_found(written):
+    found = failures(written(TWO_VALUES, ("Range(0.1, 10)", "Range(0.1, W)")))
+    assert found.keys() == {"declaration"}
+    assert "Range(low=0.1, high=1.0" in found["declaration"] and "Range(low=0.1, high=2.0" in found["declaration"]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +150,40 @@ def test_a_docstring_that_leaves_something_out_is_found(written, change, reason)
     assert reason in found["docstring"]
 
 
+def searching(declared):
+    """Another declaration of the weight."""
+    return ("Annotated[float, Range(0.1, 10)] = 1.0", declared)
+
+
+def also(declared):
+    """One more hyper-parameter."""
+    return ("] = 1.0\n", f"] = 1.0\n        {declared}\n")
+
+
 WRONG = {
+    "search space": [
+        ([searching("float = 1.0")], "no hyper-parameter says where it is searched for, such as weight: Annotated["),
+        ([searching("Annotated[float, Range(2, 10)] = 1.0")], "weight: its default, 1.0, is not in Range(low=2,"),
+        ([searching("Annotated[float, Range(0.1, 0.5)] = 1.0")], "weight: its default, 1.0, is not in Range(low=0.1"),
+        ([also("share: Annotated[float | None, Range(1, 10)] = None")], "share: its default, None, is not in Range("),
+        ([searching("Annotated[float, Range(10, 0.1)] = 1.0")], "does not end above its beginning"),
+        ([searching("Annotated[float, Range(1, 1)] = 1.0")], "does not end above its beginning"),
+        ([searching("Annotated[float, Range(0, 10)] = 1.0")], "has no logarithm at its beginning: set log=False"),
+        (
+            [searching("Annotated[float, Field(ge=0, le=1), Range(0, 2, log=False)] = 1.0")],
+            "weight: 2 of Range(low=0, high=2, log=False) is not valid: Input should be less than or equal to 1",
+        ),
+        (
+            [searching("Annotated[int, Range(0.5, 8)] = 1")],
+            "weight: 0.5 of Range(low=0.5, high=8, log=True) is not valid: Input should be a valid integer",
+        ),
+        (
+            [also('kernel: Annotated[Kernel, Choice("l2", "l1")] = "l2"')],
+            "kernel: 'l1' of Choice(values=('l2', 'l1')) is not valid: Input should be 'l2', 'linear'",
+        ),
+        ([searching("Annotated[float, Choice(2.0, 3.0)] = 1.0")], "weight: its default, 1.0, is not in Choice("),
+        ([searching("Annotated[float, Choice(1.0)] = 1.0")], "weight: Choice(values=(1.0,)) leaves no choice"),
+    ],
     "terms": [
         ([times("float('nan')")], "term 'distance' is nan"),
         ([times("-1")], "not positive"),
@@ -310,6 +355,19 @@ def test_a_method_that_is_wrong_in_one_thing_fails_the_check_of_it_alone(written
     assert reason in found[check]
 
 
+def test_a_control_and_what_is_computed_otherwise_need_no_search_space(written):
+    alone = [
+        ('"distance": self.params.weight * distance.mean()', ""),
+        ("(student.logits - teacher.logits)", "student.logits"),
+    ]
+    control = [('"me2026"', '"control"'), requiring()]
+    assert not failures(written(searching("float = 1.0"), *alone, *control))
+    assert not failures(written(also("bins: int = 7")))
+    # a default at an end, and 0 where the range is linear
+    assert not failures(written(searching("Annotated[float, Range(1, 100)] = 1.0")))
+    assert not failures(written(also("share: Annotated[float, Range(0, 1, log=False)] = 0.0")))
+
+
 def test_every_check_has_an_example_that_fails_it():
     assert WRONG.keys() | {"declaration", "docstring"} == {check.name for check in CHECKS}
 
@@ -330,12 +388,12 @@ def test_nothing_more_is_said_of_a_case_whose_terms_are_broken(written):
     results = list(results_of(written(times("float('nan')")), ("pyg",)))
     skipped = [result for result in results if result.status == "skipped"]
     assert {result.reason for result in skipped} == {"its terms are not what they should be"}
-    not_made = {"declaration", "docstring", "terms", "precompute", "adversary", "libraries"}
+    not_made = {"declaration", "docstring", "search space", "terms", "precompute", "adversary", "libraries"}
     assert {result.entry.check.name for result in skipped} == {check.name for check in CHECKS} - not_made
 
 
 def test_hyperparameters_for_the_checks_take_the_place_of_defaults(written):
     text = 'if self.params.weight > 1: raise ValueError("too slow")'
-    slow = ("        distance =", f"        {text}\n        distance ="), ("float = 1.0", "float = 9.0")
+    slow = ("        distance =", f"        {text}\n        distance ="), ("= 1.0", "= 9.0")
     assert "ValueError: too slow" in failures(written(*slow))["terms"]
     assert not failures(written(*slow, more('tried_with = {"weight": 0.5}')))

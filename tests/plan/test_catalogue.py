@@ -24,8 +24,10 @@ Layers: logits.
 Cost: linear.
 """
 
+from typing import Annotated
+
 from distillbench.method import Method
-from distillbench.params import LayerPair, LayerPairs, Parameters
+from distillbench.params import Choice, LayerPair, LayerPairs, Parameters, Range
 
 
 class LM(Method):
@@ -36,7 +38,9 @@ class LM(Method):
     excused = {"derivative": "something is held constant"}
 
     class Params(Parameters):
-        weight: float = 1.0
+        weight: Annotated[float, Range(1e-9, 30000)] = 1.0
+        share: Annotated[float, Range(0, 0.5, log=False)] = 0.5
+        kernel: Annotated[str, Choice("rbf", "l2")] = "rbf"
         layers: LayerPairs = (LayerPair(2, -1),)
         until: int | None = None
 '''
@@ -76,6 +80,13 @@ def test_every_method_has_a_row_a_section_and_a_source():
         assert len(cells) == 6
         assert name == "supervised" or re.search(r", .+ (19|20)\d\d", cells[4]), row
         assert section(text, name)
+
+
+def test_every_method_but_the_control_has_a_search_space_in_words():
+    text = catalogue(ROOT)
+    for name in available([ROOT / "methods"]):
+        (line,) = re.findall(r"^Search space: (.*)\.$", section(text, name), re.MULTILINE)
+        assert (line == "none") == (name == "supervised"), name
 
 
 def test_every_link_of_the_document_leads_somewhere():
@@ -119,7 +130,9 @@ where `d` is a\\_b \\* c \\< 1.
 Layers: logits.
 Cost: linear.
 
-Hyper-parameters and defaults: `weight: 1.0`, `layers: [[2, -1]]`, `until: null`.
+Hyper-parameters and defaults: `weight: 1.0`, `share: 0.5`, `kernel: "rbf"`, `layers: [[2, -1]]`, `until: null`.
+
+Search space: `weight` 1e-09 … 30000 (log), `share` 0 … 0.5 (linear), `kernel` rbf or l2.
 
 Tested on: multiclass-mlp, multilabel-mlp.
 

@@ -19,7 +19,7 @@ from typing import Any, get_args
 import yaml
 
 from distillbench.cases import cases_of
-from distillbench.params import Requirement, TaskName
+from distillbench.params import Range, Requirement, Search, TaskName, search_space
 from distillbench.plugins import Declaration, PluginError, available, declaration, find
 from distillbench.record import write_atomically
 
@@ -45,6 +45,10 @@ wrong here is corrected there. [your-method.md](your-method.md) says how to add 
 - **Needs**: what it reads of the teacher. `logits`; `hidden`, its features, layer by layer; `edges`, which each of its
   layers used; `teachers`, further ones than the pair's; `model`, the teacher itself, before training. `labels`: it
   reads them beyond the task loss. Without any it has no teacher.
+- **Search space**, in a method's section: where `tune` looks for the hyper-parameters that decide how strongly it
+  teaches. Equal tuning needs spaces of comparable size: one to three of them for each method, in the range that its
+  paper or code gives; else, a weight from a tenth of its default to ten times it, a temperature from 1 to 10, a share
+  up to 0.9. The text says where a range comes from and why it is another one. Everything else keeps its default.
 - **Tested on**: the students with which the contract tests run it on every task, with PyG and with DGL (`python -m
   distillbench.check`), and the data sets of published runs that it is part of.
 
@@ -119,6 +123,12 @@ class Page:
         runs = (f"{', '.join(sets)} ([{run}](../results/reference/{run}))" for run, sets in self.published.items())
         return "; ".join([cases, *runs])
 
+    @property
+    def search_space(self) -> str:
+        """Where its hyper-parameters are searched for, in words."""
+        space = search_space(self.declared.params)
+        return ", ".join(f"`{name}` {_in_words(search)}" for name, search in space.items()) or "none"
+
     def row(self) -> str:
         """Its row of the table."""
         link = f"[`{self.name}`](#{self.name})"
@@ -131,6 +141,7 @@ class Page:
         parts = [f"## {self.name}", f"**{self.title}** · [file](../methods/{self.declared.path.name})"]
         parts.append(_markdown(self._paragraphs[1]))
         parts.append(f"Hyper-parameters and defaults: {defaults}." if fields else "No hyper-parameters.")
+        parts.append(f"Search space: {self.search_space}.")
         parts.append(f"Tested on: {', '.join(map(str, cases_of(self.declared)))}.")
         excused = dict(self.declared.attributes.get("excused", {}))
         if self.declared.attributes.get("samples", False):
@@ -138,6 +149,12 @@ class Page:
         if excused:
             parts.append("Excused from " + "; ".join(f"`{check}`: {why}" for check, why in excused.items()) + ".")
         return "\n\n".join(parts)
+
+
+def _in_words(search: Search) -> str:
+    if isinstance(search, Range):
+        return f"{search.low:g} … {search.high:g} ({'log' if search.log else 'linear'})"
+    return " or ".join(map(str, search.values))
 
 
 _GITHUB = r"github\.com/[\w-]+/[\w-]+(?:\.[\w-]+)*"

@@ -18,7 +18,8 @@ import torch
 
 from distillbench.backends import BackendUnavailableError, get_backend, missing_reason
 from distillbench.cases import Case, cases_of
-from distillbench.contract import CHECKS, EXCUSABLE, LIBRARIES, Check, Subject
+from distillbench.contract import CHECKS, LIBRARIES, Check, Subject
+from distillbench.declared import EXCUSABLE
 from distillbench.plugins import Declaration, PluginError, declaration, load
 
 SHOWN = 3  # reasons for which one check failed that are printed

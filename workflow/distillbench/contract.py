@@ -1,5 +1,6 @@
 """The contract of a method, as plain functions: what must hold for every file of ``methods/``, and for yours.
 
+The checks of what a file says are in declared.py, those of what a method does are here, and all are listed at the end.
 The tests run these checks over ``methods/``; ``python -m distillbench.check my_method.py`` runs them on any file. A
 check raises AssertionError where the method breaks it, with a sentence that names the term or the parameter and its
 value. A method is excused from some of them by its own word and for a reason:
@@ -9,34 +10,29 @@ value. A method is excused from some of them by its own word and for a reason:
     tried_with = {"epochs": 3}      # hyper-parameters for the checks, where the defaults take long
 """
 
-import ast
 import copy
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from distillbench.backends import get_backend
 from distillbench.cases import Case
+from distillbench.declared import REQUIREMENTS, is_declared, is_documented, listed, search_space_is_valid
 from distillbench.method import Method
 from distillbench.models import Output
-from distillbench.params import ALL_TASKS, Parameters, Requirement
-from distillbench.plugins import Declaration, declaration, load
+from distillbench.params import Requirement
+from distillbench.plugins import Declaration
 from distillbench.trial import FEW, Step, Trial, data_for, relabelled, renumbered, revealing
 
 LIBRARIES = {"pyg": "PyG", "dgl": "DGL"}
-REQUIREMENTS: frozenset[Requirement] = frozenset(get_args(Requirement))
-
 # terms that compare the two models directly, so that they are exactly zero for a student equal to its teacher
 ZERO_WHEN_EQUAL = {"attention", "structure"}
-
-EXCUSABLE = frozenset({"equal", "numbering", "derivative"})  # checks
 
 
 class Subject:
@@ -83,14 +79,10 @@ def _distilled(terms: Mapping[str, Any]) -> dict[str, Any]:
     return {name: term for name, term in terms.items() if name != "task"}
 
 
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(sorted(map(str, names))) or "none"
-
-
 def _compare(
     when: str, found: Mapping[str, float], expected: Mapping[str, float], relative: float = 0, absolute: float = 0
 ) -> None:
-    assert found.keys() == expected.keys(), f"{when}, the terms are {_listed(found)} instead of {_listed(expected)}"
+    assert found.keys() == expected.keys(), f"{when}, the terms are {listed(found)} instead of {listed(expected)}"
     for name, value in found.items():
         same = value == expected[name] or math.isclose(value, expected[name], rel_tol=relative, abs_tol=absolute)
         assert same, f"{when}, term {name!r} is {value!r} instead of {expected[name]!r}"
@@ -106,56 +98,17 @@ def _assert_reached(grad: Tensor | None, by: str, name: str) -> None:
     assert grad.abs().sum() > 0, f"{by} is zero at {name}"
 
 
-# What a file says: checks of a path
-
-
-def is_declared(path: Path) -> None:
-    """What is read of it without torch is what the class says."""
-    declared, loaded = declaration("method", path), load("method", path)
-    for name in ("paper", "tasks", "requires"):
-        assert name in declared.attributes, f"{name} is not stated in the class"
-    for name, read in declared.attributes.items():
-        assert read == getattr(loaded, name), f"{name} is {read!r} without torch and {getattr(loaded, name)!r} with it"
-    without, with_torch = _accepted(declared.params), _accepted(loaded.Params)
-    assert without == with_torch, f"Params without torch: {without}; with it: {with_torch}"
-    declared.params(**declared.attributes.get("tried_with", {}))
-    assert isinstance(declared.paper, str) and declared.paper, f"paper is {declared.paper!r}, not a key like hinton2015"
-    assert declared.tasks, "tasks is empty"
-    for name, allowed in (("tasks", ALL_TASKS), ("requires", REQUIREMENTS), ("excused", EXCUSABLE)):
-        unknown = set(declared.attributes.get(name, ())) - allowed
-        assert not unknown, f"{name}: {_listed(unknown)}: choose from {_listed(allowed)}"
-    for name, reason in declared.attributes.get("excused", {}).items():
-        assert isinstance(reason, str) and reason.strip(), f"excused from {name} without a reason"
-
-
-def _accepted(params: type[Parameters]) -> dict[str, Any]:
-    schema = params.model_json_schema()
-    return {"fields": schema.get("properties"), "types": schema.get("$defs"), "defaults": params().model_dump()}
-
-
-def is_documented(path: Path) -> None:
-    """The docstring has a title, a citation with its year, and a line on cost."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert text, "there is no docstring at the top of the file"
-    if declaration("method", path).paper == "control":
-        return
-    title, _, rest = text.partition("\n")
-    assert re.search(r"\S \([^()]+\)[.:]", title), f"its first line is {title!r}, not a title: Name (ABBR)."
-    assert re.search(r"\b(19|20)\d\d\b", rest), "no line has a year: give the citation"
-    assert re.search(r"^Cost: \S", rest, re.MULTILINE), "no line begins with 'Cost: ': say how a step grows"
-
-
 # What a method does: checks of a subject
 
 
 def terms_are_finite(subject: Subject) -> None:
     """Its terms are named, finite and positive, among them the task."""
     terms = subject.first[1].terms
-    assert "task" in terms, f"there is no term 'task': {_listed(terms)}"
+    assert "task" in terms, f"there is no term 'task': {listed(terms)}"
     if subject.distils:
         assert len(terms) > 1, "there is no term beside 'task'"
     else:
-        assert len(terms) == 1, f"paper is 'control', and there are terms beside 'task': {_listed(terms)}"
+        assert len(terms) == 1, f"paper is 'control', and there are terms beside 'task': {listed(terms)}"
     for name, term in terms.items():
         assert isinstance(term, Tensor), f"term {name!r} is a {type(term).__name__}, not a tensor"
         assert term.shape == (), f"term {name!r} has shape {tuple(term.shape)}, not that of a scalar"
@@ -284,7 +237,7 @@ def only_what_is_required_is_read(subject: Subject) -> None:
 
 
 def _compare_without(subject: Subject, withheld: frozenset[Requirement]) -> None:
-    what = _listed(withheld) if subject.plugin.requires else "a teacher"
+    what = listed(withheld) if subject.plugin.requires else "a teacher"
     when = f"without {what}, which requires does not name"
     try:
         found = _values(subject.trial(withheld=withheld).step().terms)
@@ -380,6 +333,7 @@ class Check:
 CHECKS = (
     Check("declaration", is_declared, "file"),
     Check("docstring", is_documented, "file"),
+    Check("search space", search_space_is_valid, "file"),
     Check("terms", terms_are_finite),
     Check("gradient", gradient_reaches_the_student),
     Check("distillation", distillation_reaches_student_and_projectors),
