@@ -56,7 +56,7 @@ def _budget(tunings: Sequence[Tuning]) -> str:
     text = (
         f"Tuning: {trials} trials per method, the student alone included: the default values, then {trials - 1} that "
         f"{first.sampler} proposed. A trial's score is the mean validation score of {len(seeds)} "
-        f"{'seeds' if len(seeds) > 1 else 'seed'} ({numbers}), not reported; the values of the best trial are used with "
+        f"{'seeds' if len(seeds) > 1 else 'seed'} ({numbers}), not reported; the values of the best are used with "
         f"every library.{rate}"
     )
     redrawn = list(dict.fromkeys(tuning.dataset for tuning in tunings if tuning.resplit))

@@ -1,6 +1,7 @@
 rule collect:
     input:
         records=PLAN.shard_files(),
+        chosen=PLAN.tuning_files(),
         sources=PLAN.table_sources(),
     output:
         csv=f"{RESULTS}/tables/runs.csv",
