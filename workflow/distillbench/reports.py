@@ -9,6 +9,7 @@ import pandas as pd
 
 from distillbench import across, figures, libraries, stats, tables
 from distillbench.mlflow_store import TrackingError
+from distillbench.plan import asked_hyperparameters
 from distillbench.record import Record, RecordError, digest, read_shard, write_atomically
 from distillbench.tracking import sync
 
@@ -24,20 +25,21 @@ def collect(
 ) -> str:
     """Gather the records of all jobs, and of what could not run here, into the table of runs.
 
-    ``expected`` says for each file of records which seeds and hyper-parameters the config asks for. Raises RecordError
-    naming every file that cannot be trusted or is of another config: no record is left out or let in silently.
+    ``expected`` says for each file of records which seeds and hyper-parameters the config asks for (Plan.expected).
+    Raises RecordError naming every file that cannot be trusted or is of another config: no record is left out or let in
+    silently.
     """
     records, problems = [Record(**fields) for fields in skipped], []
     for shard, asked in expected.items():
         try:
-            found = read_shard(Path(shard))
+            found, hyperparameters = read_shard(Path(shard)), asked_hyperparameters(asked)
         except RecordError as error:
             problems.append(str(error))
             continue
         seeds = [record.seed for record in found]
         if seeds != asked["seeds"]:
             problems.append(f"{shard}: holds seeds {seeds}, the config asks for {asked['seeds']}. {AGAIN}")
-        elif any(digest(record.hyperparameters) != asked["hyperparameters"] for record in found):
+        elif any(digest(record.hyperparameters) != hyperparameters for record in found):
             problems.append(f"{shard}: was trained with other hyper-parameters than the config asks for. {AGAIN}")
         records += found
     if problems:
