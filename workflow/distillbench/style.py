@@ -83,7 +83,15 @@ def save(figure: Figure, *, png: Path, svg: Path, dpi: int = DPI) -> None:
         write_atomically(path, buffer.getvalue())
 
 
+def draw_message(title: str, text: str, *, png: Path, svg: Path) -> None:
+    """Write a small figure that only says why there is nothing to draw: a declared file is always there."""
+    with styled():
+        figure = new_figure(6.2, head_height(text, 6.2) + 0.2)
+        caption(figure, title, text, "")
+        save(figure, png=png, svg=svg)
+
+
 def _wrapped(text: str, width: float, points: float) -> str:
     """``text`` in lines of ``width`` inches, at the average width of the style's letters."""
-    letters = int((width - 0.24) * 132 / points)
+    letters = int((width - 0.24) * 138 / points)
     return "\n".join(textwrap.fill(part, letters, break_on_hyphens=False) for part in text.split("\n"))
