@@ -197,9 +197,9 @@ def _equivalence(place: str, rows: pd.DataFrame) -> list[str]:
         named = every if len(rest) <= FEW < len(shown) else _listed(shown)
         parts.append(f"{libraries} are equivalent {margin} for {named}")
     if open_ and not shown:
-        parts.append(f"{libraries} are shown to be equivalent {margin} for no model (nor are they shown to differ)")
+        parts.append(f"{libraries} are shown to be equivalent {margin} for no model (which does not mean that they differ)")
     elif open_:
-        parts.append(f"for {_listed(open_)} it is not shown (nor that they differ)")
+        parts.append(f"for {_listed(open_)} it is not shown (which does not mean that they differ)")
     parts += [f"there are too few paired seeds for {_listed(undecided)}"] if undecided else []
     return [f"{place}, {'; '.join(parts)}."]
 

@@ -1,0 +1,160 @@
+"""The page that a person opens first: one HTML file that says what was run, what it shows, and how to do it again.
+
+It needs no network, and no script to be read. Everything in it is read from the results folder, but for the facts that
+only the plan knows (``report_facts.facts_of``). Imports no torch.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from distillbench.across import across_cells
+from distillbench.conclusions import conclusions
+from distillbench.paired import MIN_SEEDS
+from distillbench.record import write_atomically
+from distillbench.report_data import curves, data_sets, environment, pictures, spec_in_words
+from distillbench.report_tables import (
+    Table,
+    across_table,
+    comparison_tables,
+    equivalence_tables,
+    failures_table,
+    profiles_table,
+    prose_table,
+    read_table,
+    reproduction_table,
+    tuning_tables,
+)
+from distillbench.tables import backend_label, read_runs
+
+TEMPLATES, TEMPLATE = Path(__file__).parent / "templates", "index.html.jinja"
+
+
+def write_report(results: str | Path, facts: dict[str, Any], output: str | Path) -> str:
+    """Write the page from what is below ``results`` and from ``facts`` (``report_facts.facts_of``); say what is in it.
+
+    Needs ``tables/runs.parquet`` and ``tables/comparison.csv``; other tables, figures and curves are shown where they
+    are there. Equal files give an equal page. Raises FileNotFoundError where one of the two is missing, RecordError
+    where the runs are damaged.
+    """
+    results, output, settings = Path(results), Path(output), facts["config"]
+    tables = results / "tables"
+    runs, comparison = read_runs(tables / "runs.parquet"), read_table(tables / "comparison.csv")
+    if comparison is None:
+        raise FileNotFoundError(f"{tables / 'comparison.csv'} does not exist: snakemake makes it before the report")
+    across = across_cells(runs, baseline=settings["compare"]["baseline"], alpha=settings["compare"]["alpha"])
+    equivalence = read_table(tables / "equivalence.csv")
+    found = {"figures": pictures(results, list(pd.unique(runs["dataset"]))), "curves": curves(results, runs)}
+    machine, without_record = environment(results, runs)
+    page = _template().render(
+        facts=facts,
+        runs=_in_numbers(runs),
+        conclusions=conclusions(comparison, equivalence, across.sentence, delta=settings["compare"]["delta"]),
+        datasets=list(pd.unique(runs["dataset"])),
+        described=[
+            prose_table("Data sets", data_sets(results, runs)),
+            prose_table("Teachers and students", _pairs(facts, runs)),
+            prose_table("Methods", _methods(facts)),
+        ],
+        sections=_sections(tables, comparison, equivalence, across.table),
+        papers=_papers(facts),
+        failures=failures_table(runs),
+        environment=machine,
+        without_record=without_record,
+        config=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100),
+        min_seeds=MIN_SEEDS,
+        **found,
+    )
+    write_atomically(output, page)
+    size = len(page.encode()) / 1e6
+    return f"{output}: {len(found['figures'])} figures, {len(found['curves'])} of curves, {size:.1f} MB"
+
+
+def _in_numbers(runs: pd.DataFrame) -> dict[str, Any]:
+    """Numbers of runs, how they ended, seeds, libraries, when, and hours of training."""
+    started, ended = runs.loc[runs["started"] != "", "started"], runs.loc[runs["ended"] != "", "ended"]
+    return {
+        "number": len(runs),
+        "ok": int((runs["status"] == "ok").sum()),
+        "seeds": runs["seed"].nunique(),
+        "libraries": [backend_label(b) for b in sorted(pd.unique(runs["backend"]), key=lambda b: (b != "pyg", b))],
+        "when": f"{_minute(started.min())} to {_minute(ended.max())} UTC" if len(started) and len(ended) else "",
+        "hours": float(runs["train_seconds"].sum()) / 3600,
+    }
+
+
+def _minute(time: str) -> str:
+    return time[:16].replace("T", " ")
+
+
+def _sections(
+    tables: Path, comparison: pd.DataFrame, equivalence: pd.DataFrame | None, across: pd.DataFrame
+) -> list[tuple[str, str, list[Table]]]:
+    """The tables that are there: (id, heading, tables)."""
+    names = ("profiles.csv", "tuning.csv", "reproduction.csv")
+    profiles, tuning, reproduction = (read_table(tables / name) for name in names)
+    sections = {
+        ("comparison", "Every method against the baseline"): comparison_tables(comparison),
+        ("across", "Across data sets and pairs"): [across_table(across)],
+        ("libraries", "PyG against DGL"): equivalence_tables(equivalence) if equivalence is not None else [],
+        ("profiles", "Cost"): [profiles_table(profiles)] if profiles is not None else [],
+        ("tuning", "Tuning"): tuning_tables(tuning) if tuning is not None else [],
+        ("reproduction", "Published results"): [reproduction_table(reproduction)] if reproduction is not None else [],
+    }
+    return [
+        (name, heading, found) for (name, heading), found in sections.items() if any(table.lines for table in found)
+    ]
+
+
+def _pairs(facts: dict[str, Any], runs: pd.DataFrame) -> list[dict[str, str]]:
+    """Teacher and student of each pair in words, with their numbers of parameters where they were trained."""
+    described = []
+    for pair in facts["pairs"]:
+        here = runs[(runs["dataset"] == pair["dataset"]) & (runs["pair"] == pair["pair"])]
+        trained = {role: _parameters(here[here["role"] == role]) for role in ("teacher", "student")}
+        further = "".join(f"; {name}: {spec_in_words(spec)}" for name, spec in pair["teachers"].items())
+        described.append({
+            "Data set, pair": f"{pair['dataset']}, {pair['pair']}",
+            "Teacher": f"{spec_in_words(pair['teacher'])}{trained['teacher']}{further}",
+            "Student": f"{spec_in_words(pair['student'])}{trained['student']}",
+            "Methods": ", ".join(pd.unique(here.loc[here["role"] == "student", "method"])),
+        })  # fmt: skip
+    return described
+
+
+def _methods(facts: dict[str, Any]) -> list[dict[str, str]]:
+    """What each method is, and its hyper-parameters (where there is tuning: before it)."""
+    heading = "Hyper-parameters, before tuning" if facts["config"].get("tune") else "Hyper-parameters"
+    return [
+        {"Name": method["name"], "What it is": "; ".join(part["title"] for part in method["parts"])}
+        | {heading: ", ".join(f"{name}: {_value(value)}" for name, value in method["params"].items())}
+        for method in facts["methods"]
+    ]
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _papers(facts: dict[str, Any]) -> list[dict[str, str]]:
+    """The methods that have a paper, each once: parts of combinations, and one of several variants of a file."""
+    parts = {part["citation"]: part for method in facts["methods"] for part in method["parts"] if part["citation"]}
+    return list(parts.values())
+
+
+def _parameters(rows: pd.DataFrame) -> str:
+    """Number of parameters, of most runs: a method may change its student."""
+    known = rows["params"].dropna()
+    return f" ({int(known.mode().iloc[0]):,} parameters)" if len(known) else ""
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(TEMPLATE)

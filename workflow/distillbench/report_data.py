@@ -1,0 +1,158 @@
+"""What the report page reads from a results folder besides tables: data sets, environments, pictures. No torch."""
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from distillbench.record import Record, RecordError, read_shard
+from distillbench.tables import backend_label, metric_label
+
+HEAVY = 2.0  # an SVG this many times as large as its PNG is shown as PNG
+COUNTS = ("nodes", "edges", "graphs", "features", "classes")
+CURVES = Path("curves")
+
+
+class Fact(NamedTuple):
+    """One line of the environment. ``mixed``: runs with one library do not all have the same."""
+
+    name: str
+    value: str
+    mixed: bool
+
+
+class Picture(NamedTuple):
+    """A figure. ``alt``: for who cannot see it; ``file``: below the results folder; ``uri``: the picture itself."""
+
+    alt: str
+    caption: str
+    file: str
+    uri: str
+
+
+def data_sets(results: Path, runs: pd.DataFrame) -> list[dict[str, str]]:
+    """What each data set is, in words, by heading."""
+    described = []
+    for name, rows in runs.groupby("dataset", sort=False):
+        path = results / "data" / str(name) / "data.json"
+        card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        sizes = ", ".join(f"{card[key]:,} {key}" for key in COUNTS if isinstance(card.get(key), int))
+        ok = rows[rows["status"] == "ok"].head(1).to_dict("records")
+        split = [f"{ok[0][f'n_{part}']:,.0f} {part}" for part in ("train", "val", "test")] if ok else []
+        drawn = "drawn anew for every seed" if rows["resplit"].any() else "the same for every seed"
+        described.append({
+            "Data set": str(name),
+            "Task": f"{rows['task'].iloc[0]}, test {metric_label(str(rows['metric'].iloc[0]))}",
+            "Size": sizes,
+            "Split": f"{', '.join(split)}; {drawn}" if split else drawn,
+            "Source": str(card.get("source", "")),
+            "Licence": str(card.get("licence", "")),
+            "Remark": str(card.get("provenance", {}).get("remark", "")),
+        })  # fmt: skip
+    return described
+
+
+def environment(results: Path, runs: pd.DataFrame) -> tuple[list[Fact], int]:
+    """Versions, machines, devices and threads of the runs in the table, and how many of its runs are without a record.
+
+    A run's record counts where it is the one in the table: its key says so.
+    """
+    wanted = {(str(key), int(seed)) for key, seed, status in runs[["key", "seed", "status"]].itertuples(index=False)
+              if status != "skipped"}  # fmt: skip
+    seen: dict[str, dict[str, Counter[str]]] = {}
+    found = 0
+    for record in _records(results):
+        if (record.key, record.seed) not in wanted:
+            continue
+        found += 1
+        for name, value in record.environment.items():
+            seen.setdefault(name, {}).setdefault(record.backend, Counter())[str(value)] += 1
+    facts = []
+    for name, by_library in sorted(seen.items(), key=lambda item: item[0]):
+        mixed = any(len(values) > 1 for values in by_library.values())
+        facts.append(Fact(name, _values(by_library), mixed))
+    return facts, len(wanted) - found
+
+
+def _records(results: Path) -> Iterable[Record]:
+    files = [*results.glob("teachers/*/*/*/records-*.json"), *results.glob("runs/*/*/*/*/records-*.json")]
+    for file in sorted(files):
+        try:
+            yield from read_shard(file)
+        except (RecordError, OSError):
+            continue  # counted: its runs are without a record
+
+
+def _values(by_library: Mapping[str, Counter[str]]) -> str:
+    """One value where all agree; else each with its library and the number of its runs."""
+    together = sum(by_library.values(), Counter())
+    if len(together) == 1:
+        return next(iter(together))
+    if all(len(values) == 1 for values in by_library.values()):
+        return "; ".join(f"{next(iter(v))} ({backend_label(library)})" for library, v in by_library.items())
+    return "; ".join(
+        f"{value} ({backend_label(library)}, {number} run{'s' * (number != 1)})"
+        for library, values in by_library.items()
+        for value, number in values.most_common()
+    )
+
+
+def spec_in_words(spec: Mapping[str, Any]) -> str:
+    """A model's specification on one line: ``gat, hidden 64, layers 2, residual``; without what is off, 0 or empty."""
+    said = [
+        name if value is True else f"{name} {_plain(value)}"
+        for key, value in spec.items()
+        for name in [key.replace("_", " ")]
+        if key != "model" and value
+    ]
+    return ", ".join([str(spec["model"]), *said])
+
+
+def _plain(value: Any) -> str:
+    return "-".join(map(_plain, value)) if isinstance(value, list) else str(value)
+
+
+def pictures(results: Path, datasets: Sequence[str]) -> list[Picture]:
+    """The figures that are there: per data set, accuracy against cost, libraries, across data sets, feature spaces."""
+    named = [
+        *((name, f"{name}: every seed as a point, mean and 95% interval per method") for name in datasets),
+        *((f"pareto-{name}", f"{name}: accuracy against what it costs, the frontier marked") for name in datasets),
+        (
+            "libraries",
+            "PyG against DGL: difference per method with its interval, and the ratio of their training times",
+        ),
+        ("across", "All data sets and pairs together: mean ranks and which methods differ"),
+    ]
+    folder = results / "figures"
+    named += [
+        (f"structure/{path.stem}", f"{path.stem}: distances in the feature space from one marked point")
+        for path in sorted((folder / "structure").glob("*.png"))
+    ]
+    return [picture for name, caption in named if (picture := _picture(results, folder / f"{name}.png", caption))]
+
+
+def curves(results: Path, runs: pd.DataFrame) -> list[Picture]:
+    """Curves of all runs, a figure per data set, library and pair."""
+    found = []
+    for (dataset, backend, pair), _ in runs.groupby(["dataset", "backend", "pair"], sort=False):
+        png = results / "figures" / CURVES / f"{dataset}-{backend}-{pair}.png"
+        caption = f"{dataset} · {backend_label(str(backend))} · {pair}"
+        if picture := _picture(results, png, caption, alt=f"Validation curves of every run: {caption}"):
+            found.append(picture)
+    return found
+
+
+def _picture(results: Path, png: Path, caption: str, alt: str = "") -> Picture | None:
+    """A figure as SVG, or as PNG where that is far smaller or all there is."""
+    files = {path: path.read_bytes() for path in (png.with_suffix(".svg"), png) if path.is_file()}
+    if not files:
+        return None
+    svg, bitmap = files.get(png.with_suffix(".svg")), files.get(png)
+    chosen = png if svg is None or (bitmap is not None and len(svg) > HEAVY * len(bitmap)) else png.with_suffix(".svg")
+    kind = "image/png" if chosen == png else "image/svg+xml"
+    uri = f"data:{kind};base64,{base64.b64encode(files[chosen]).decode()}"
+    return Picture(alt or caption, caption, str(chosen.relative_to(results)), uri)

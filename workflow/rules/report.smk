@@ -1,0 +1,25 @@
+# The page that is opened first. Its conclusions are sentences made from the verdicts of the tables.
+from distillbench.report_facts import facts_of
+
+
+rule report:
+    input:
+        records=PLAN.shard_files(),
+        tables=PLAN.table_files(),
+        figures=PLAN.figure_files(),
+        cards=PLAN.cards(),
+        sources=PLAN.report_sources(),
+    output:
+        html=report(
+            f"{RESULTS}/report/index.html",
+            caption="../report/page.rst",
+            category="Start here",
+            labels={"page": "conclusions, tables, figures and how to reproduce them"},
+        ),
+    log:
+        f"{RESULTS}/logs/report.log",
+    params:
+        results=RESULTS,
+        facts=facts_of(PLAN),
+    script:
+        "../scripts/report.py"

@@ -1,0 +1,9 @@
+"""Write the page that is opened first."""
+
+from distillbench.warm import call
+
+call(
+    "distillbench.report:write_report",
+    {"results": snakemake.params.results, "facts": snakemake.params.facts, "output": snakemake.output.html},
+    log=snakemake.log[0],
+)
