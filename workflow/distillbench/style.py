@@ -77,10 +77,17 @@ def foot_height(foot: str, width: float) -> float:
 
 def save(figure: Figure, *, png: Path, svg: Path, dpi: int = DPI) -> None:
     """Write ``figure`` as PNG and SVG, without dates and versions: equal figures are equal files."""
-    for path, form, metadata in ((png, "png", {"Software": None}), (svg, "svg", {"Date": None})):
-        buffer = BytesIO()
-        figure.savefig(buffer, format=form, dpi=dpi, metadata=metadata)
-        write_atomically(path, buffer.getvalue())
+    drawn, traced = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    figure.savefig(traced, format="svg", metadata={"Date": None})
+    write_atomically(png, drawn.getvalue())
+    write_atomically(svg, traced.getvalue())
+
+
+def shortened(name: str, letters: int) -> str:
+    """``name`` in one line of at most ``letters`` letters."""
+    line = " ".join(name.split())
+    return line if len(line) <= letters else line[: letters - 1] + "…"
 
 
 def draw_message(title: str, text: str, *, png: Path, svg: Path) -> None:
