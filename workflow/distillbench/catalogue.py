@@ -48,7 +48,8 @@ wrong here is corrected there. [your-method.md](your-method.md) says how to add 
 - **Search space**, in a method's section: where `tune` looks for the hyper-parameters that decide how strongly it
   teaches. Equal tuning needs spaces of comparable size: one to three of them for each method, in the range that its
   paper or code gives; else, a weight from a tenth of its default to ten times it, a temperature from 1 to 10, a share
-  up to 0.9. The text says where a range comes from and why it is another one. Everything else keeps its default.
+  up to 0.9. The text says where a range comes from and why it is another one. The rest of a method keeps its defaults,
+  and what a config gives is not searched.
 - **Tested on**: the students with which the contract tests run it on every task, with PyG and with DGL (`python -m
   distillbench.check`), and the data sets of published runs that it is part of.
 
