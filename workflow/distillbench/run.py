@@ -5,8 +5,8 @@
 
 The jobs are those of the DAG, with its parameters, keys and folders: a later ``snakemake`` with the same config finds
 every finished seed and trains none again. A GPU is used where PyTorch finds one; its jobs share it. What is needed:
-torch, torch-geometric, numpy, pydantic, filelock, PyYAML; and ``PYTHONPATH=workflow`` where the package is not
-installed.
+torch, torch-geometric, numpy, pydantic, filelock, PyYAML, and optuna where the config has ``tune``; and
+``PYTHONPATH=workflow`` where the package is not installed.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,11 @@ import yaml
 
 from distillbench.config import ConfigError
 from distillbench.jobs import FINISHED
-from distillbench.params import TEACHER, suggestion
-from distillbench.paths import Cell
 from distillbench.plan import Plan, make_plan
 from distillbench.record import file_digest, utc_now, write_atomically
+from distillbench.selection import all_names, select
 from distillbench.sources import PACKAGE
+from distillbench.study import tune
 from distillbench.workers import Facts, Task, run
 
 ROOT = PACKAGE.parents[1]  # the folder of methods/ and datasets/
@@ -86,104 +86,6 @@ def _place(values: dict[str, Any], keys: Sequence[str], value: object) -> None:
     values[keys[-1]] = value
 
 
-def select(plan: Plan, options: argparse.Namespace) -> list[Task]:
-    """The jobs of the selected cells, methods and seeds: data sets, then teachers (also those only needed), students.
-
-    Raises ConfigError where a name is unknown, a library is missing or nothing is selected.
-    """
-    datasets = _chosen("datasets", options.datasets, plan.config.datasets)
-    pairs = _chosen("pairs", options.pairs, sorted({cell.pair for cell in plan.all_cells}))
-    backends = _chosen("backends", options.backends, plan.config.backends)
-    methods = _chosen("methods", options.methods, (TEACHER, *plan.methods))
-    seeds = _chosen("seeds", options.seeds, range(plan.config.seeds))
-    for backend in set(options.backends or ()) & set(plan.missing):
-        raise ConfigError(f"--backends {backend}: {plan.missing[backend]}")
-    cells = [c for c in plan.cells if c.dataset in datasets and c.backend in backends and c.pair in pairs]
-    teachers: dict[str, Task] = {}
-    students: list[Task] = []
-    for cell in cells:
-        for shard in plan.shards:
-            some = [seed for seed in plan.seeds(shard) if seed in seeds]
-            if not some:
-                continue
-            if TEACHER in methods:
-                teacher = _teacher(plan, cell, shard, some)
-                teachers[teacher.name] = teacher
-            for method in plan.methods_of(cell):
-                if method not in methods:
-                    continue
-                params = {**plan.student_params(cell, method, shard), "seeds": some}
-                needed = [_teacher(plan, each, shard, some) for each in plan.teachers_of(cell, method)]
-                teachers |= {teacher.name: teacher for teacher in needed}
-                sources = plan.student_sources(cell.dataset, cell.backend, method)
-                students.append(_training(plan, cell, method, shard, params, sources, [each.name for each in needed]))
-    if not teachers and not students:
-        reasons = "; ".join(plan.missing.values()) or "the pairs named do not have the methods named"
-        raise ConfigError(f"nothing is selected: {reasons}")
-    used = {task.arguments["params"]["dataset"]: None for task in (*teachers.values(), *students)}
-    return [*[_data(plan, dataset) for dataset in used], *teachers.values(), *students]
-
-
-def _chosen(option: str, asked: Sequence[Any] | None, known: Any) -> Any:
-    for name in asked or ():
-        if name not in known:
-            raise ConfigError(f"--{option}: unknown {name!r}{suggestion(name, map(str, known))}")
-    return asked or known
-
-
-def _data(plan: Plan, dataset: str) -> Task:
-    plugin, results = plan.dataset_file(dataset), str(plan.paths.root)
-    arguments = {"results": results, "file": plugin, **plan.data_params(dataset), "sources": plan.data_sources()}
-    name = _data_name(dataset)
-    return Task(name, arguments, (), plan.paths.data(dataset) / "data.json", _log(plan, name))
-
-
-def _teacher(plan: Plan, cell: Cell, shard: int, seeds: list[int]) -> Task:
-    params = {**plan.teacher_params(cell, shard), "seeds": seeds}
-    return _training(plan, cell, TEACHER, shard, params, plan.teacher_sources(cell.dataset, cell.backend))
-
-
-def _training(
-    plan: Plan,
-    cell: Cell,
-    method: str,
-    shard: int,
-    params: dict[str, Any],
-    sources: list[str],
-    needs: Sequence[str] = (),
-) -> Task:
-    """A shard's job, as the rules of the DAG would start it."""
-    arguments = {
-        "results": str(plan.paths.root),
-        "shard": shard,
-        "params": params,
-        "sources": sources,
-        "execution": plan.config.execution.model_dump(),
-        "planned_runs": plan.runs,
-    }
-    name = "/".join((*cell, method, str(shard)))
-    file = plan.paths.shard(cell, method, shard)
-    return Task(name, arguments, (_data_name(cell.dataset), *needs), file, _log(plan, name), tuple(params["seeds"]))
-
-
-def _all_names(plan: Plan) -> Iterator[str]:
-    """The names of all jobs of a config."""
-    yield from map(_data_name, plan.config.datasets)
-    for cell in plan.cells:
-        for method in (TEACHER, *plan.methods_of(cell)):
-            yield from ("/".join((*cell, method, str(shard))) for shard in plan.shards)
-    for cell in plan.further_teachers():
-        yield from ("/".join((*cell, TEACHER, str(shard))) for shard in plan.shards)
-
-
-def _data_name(dataset: str) -> str:
-    return f"data/{dataset}"
-
-
-def _log(plan: Plan, name: str) -> Path:
-    return plan.paths.root / "logs/run" / f"{name}.log"
-
-
 # what is told
 
 
@@ -226,7 +128,10 @@ def table(jobs: dict[str, Facts]) -> str:
 
 
 def publish(root: Path, folder: Path, tasks: Sequence[Task], results: dict[str, Facts]) -> str:
-    """Copy records, histories and run.json, no weights, of the jobs that are done. Raises ConfigError if none is."""
+    """Copy records, histories, chosen values and run.json, no weights, of the jobs that are done.
+
+    Raises ConfigError if no run is finished.
+    """
     done = [task for task in tasks if task.seeds and results.get(task.name, {}).get("state") == "done"]
     if not any(results[task.name]["statuses"].get(status) for task in done for status in FINISHED):
         raise ConfigError(f"nothing is published to {folder}: no run is finished")
@@ -234,24 +139,32 @@ def publish(root: Path, folder: Path, tasks: Sequence[Task], results: dict[str, 
     for task in done:
         files += [task.file, *[task.file.parent / f"seed-{seed}.json" for seed in task.seeds]]
         files += [task.file.parent / f"seed-{seed}.history.csv" for seed in task.seeds]
+    tuned = [task for task in tasks if task.does is tune and results.get(task.name, {}).get("state") == "done"]
+    files += [task.file for task in tuned]
     for file in files:
         target = folder / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
-    return f"{len(files)} files of {len(done)} jobs are in {folder}"
+    return f"{len(files)} files of {len(done) + len(tuned)} jobs are in {folder}"
 
 
 def _withdraw(options: argparse.Namespace, plan: Plan, tasks: Sequence[Task]) -> None:
-    """Remove files of records that are not what the config by itself asks for (``--seeds``, ``--set``).
+    """Remove files of records and chosen values that the config itself does not ask for (``--seeds``, ``--set``).
 
-    Snakemake would take them for finished, and miss the other seeds. The seeds' own records stay, and are found.
+    Snakemake would take them for finished, and miss the other seeds. The seeds' own records stay, and are found; so do
+    trials.
     """
     asked: dict[str, dict[str, Any]] = {}
+    tuning: dict[Path, dict[str, Any]] = {}
     with contextlib.suppress(ConfigError):  # a config that cannot run without --set
-        asked = read_plan(options, []).expected(further=True)
+        by_itself = read_plan(options, [])
+        asked = by_itself.expected(further=True)
+        tuning = {task.file: task.decides for task in select(by_itself, options) if task.does}
     written = plan.expected(further=True)
     for task in tasks:
         if task.seeds and asked.get(str(task.file)) != {**written[str(task.file)], "seeds": list(task.seeds)}:
+            task.file.unlink(missing_ok=True)
+        if task.does and tuning.get(task.file) != task.decides:
             task.file.unlink(missing_ok=True)
 
 
@@ -296,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{len(ended)} of {len(tasks)} jobs, {elapsed}: {text}", flush=True)
 
     results = run(tasks, options.processes, caught, tell)
-    known = {task.name for task in tasks} | set(_all_names(plan))
+    known = {task.name for task in tasks} | set(all_names(plan))
     facts = {
         "command": shlex.join(["python", "-m", "distillbench.run", *given]),
         "config": {"file": str(options.config), "sha256": file_digest(options.config)},

@@ -29,14 +29,21 @@ Facts = dict[str, Any]  # what is told of a job: its entry in run.json, and a li
 
 
 class Task(NamedTuple):
-    """A job: one data set, or one shard of seeds. needs: names of those that have to be done first."""
+    """A job: a data set, a shard of seeds, or a part of tuning. needs: names of those that have to be done first."""
 
     name: str
-    arguments: dict[str, Any]  # of _prepare, or of jobs.Job
+    arguments: dict[str, Any]  # of _prepare, of jobs.Job, or of ``does``
     needs: tuple[str, ...]
     file: Path  # what the DAG expects of it
     log: Path
-    seeds: tuple[int, ...] = ()  # none: a data set
+    seeds: tuple[int, ...] = ()  # none: no runs that are reported
+    does: Callable[..., str] | None = None  # part of tuning; returns a line that sums it up
+
+    @property
+    def decides(self) -> Facts:
+        """The arguments that decide what comes of a part of tuning."""
+        names = ("params", "run", "space", "asked")
+        return {name: self.arguments[name] for name in names if name in self.arguments}
 
 
 def _work(task: Task, connection: Any) -> None:
@@ -53,12 +60,18 @@ def _work(task: Task, connection: Any) -> None:
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", CUBLAS_WORKSPACE_CONFIG=":4096:8")
     begun = time.monotonic()
     try:
-        facts = {"state": "done", **(_train(task) if task.seeds else _prepare(**task.arguments))}
+        facts = {"state": "done", **_do(task)}
         logging.info("%s", facts["summary"])
     except Exception as error:
         logging.exception("the job failed")
         facts = {"state": "failed", "summary": f"{type(error).__name__}: {error}"}
     connection.send({**facts, "seconds": round(time.monotonic() - begun, 1), **_peak_memory()})
+
+
+def _do(task: Task) -> Facts:
+    if task.does:
+        return {"summary": task.does(**task.arguments)}
+    return _train(task) if task.seeds else _prepare(**task.arguments)
 
 
 def _end_with_parent() -> None:
