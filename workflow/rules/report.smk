@@ -14,7 +14,7 @@ rule report:
             f"{RESULTS}/report/index.html",
             caption="../report/page.rst",
             category="Start here",
-            labels={"page": "conclusions, tables, figures and how to reproduce them"},
+            labels={"page": "conclusions and everything behind them"},
         ),
     log:
         f"{RESULTS}/logs/report.log",

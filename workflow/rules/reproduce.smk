@@ -15,7 +15,7 @@ rule reproduce:
             f"{RESULTS}/tables/reproduction.html",
             caption="../report/reproduction.rst",
             category="Tables",
-            labels={"table": "reproduction"},
+            labels={"table": "published results beside ours", "form": "to read"},
         ),
         markdown=f"{RESULTS}/tables/reproduction.md",
     log:
