@@ -95,7 +95,7 @@ def _figure(equivalence: pd.DataFrame) -> Figure:
         for ax in (difference, ratio):
             ax.plot([0 if ax is difference else 1] * 2, [at[0] - 0.5, at[-1] + 0.5], color=FAINT, lw=0.9, zorder=1)
         for y, row in zip(at, block.to_dict("records"), strict=True):
-            name = shortened(str(row["method"]), 26)
+            name = shortened(str(row["method"]), 22)
             difference.text(-0.02, y, name, transform=_beside(difference), ha="right", va="center", color=TEXT)
             _draw_difference(difference, y, row)
             _draw_ratio(ratio, y, row)

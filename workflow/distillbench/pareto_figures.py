@@ -27,6 +27,7 @@ from distillbench.style import (
     library_look,
     new_figure,
     save,
+    shortened,
     styled,
 )
 from distillbench.tables import backend_label, metric_label
@@ -38,7 +39,8 @@ OF_MODEL = {
 }  # fmt: skip
 TRAINING = "train_seconds"
 # Inches: page, margins, between panels across and down, height of a panel of costs.
-WIDTH, LEFT, RIGHT, ACROSS, DOWN, PANEL = 11.0, 0.62, 0.2, 0.5, 0.85, 2.7
+WIDTH, LEFT, RIGHT, ACROSS, DOWN, PANEL = 11.0, 0.7, 0.2, 0.5, 0.85, 2.7
+LETTERS = 24  # of a name, at most
 HEAD = (
     "Filled, and joined by the line: the frontier of a library; nothing that ran with it scores as high for less or "
     "higher for as much. It is of means: what lies close to it may be on either side by chance."
@@ -155,7 +157,9 @@ def _draw_costs(axes: list[Axes], drawn: pd.DataFrame, costs: list[str], baselin
             _draw_points(ax, of_library, cost, low, baseline)
             points += list(zip(of_library[cost], of_library["percent"].clip(lower=low), strict=True))
             for row in of_library[_named(of_library, cost, baseline)].to_dict("records"):
-                text = f"{row['method']} ({row['pair']})" if several else str(row["method"])
+                text = shortened(str(row["method"]), LETTERS) + (
+                    f" ({shortened(row['pair'], LETTERS)})" if several else ""
+                )
                 colour = TEXT if shared else look.colour
                 style = {"color": colour, "fontsize": 7, "fontweight": _weight(row, baseline)}
                 if not (shared and any(label.text == text for label in labels)):
@@ -186,7 +190,7 @@ def _draw_training(
     first = here.assign(first=_named(here, TRAINING, baseline)).sort_values(["first", "percent"], ascending=False)
     labels = []
     for row in first.to_dict("records"):
-        text = str(row["method"])
+        text = shortened(str(row["method"]), LETTERS)
         if row["n_ok"] < row["n"]:
             text += f" ({row['n_ok']} / {row['n']} ok)"
         if row["percent"] < low:
