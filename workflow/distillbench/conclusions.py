@@ -197,7 +197,9 @@ def _equivalence(place: str, rows: pd.DataFrame) -> list[str]:
         named = every if len(rest) <= FEW < len(shown) else _listed(shown)
         parts.append(f"{libraries} are equivalent {margin} for {named}")
     if open_ and not shown:
-        parts.append(f"{libraries} are shown to be equivalent {margin} for no model (which does not mean that they differ)")
+        parts.append(
+            f"{libraries} are shown to be equivalent {margin} for no model (which does not mean that they differ)"
+        )
     elif open_:
         parts.append(f"for {_listed(open_)} it is not shown (which does not mean that they differ)")
     parts += [f"there are too few paired seeds for {_listed(undecided)}"] if undecided else []
@@ -219,13 +221,13 @@ def _sizes(found: dict[str, list[Row]]) -> str:
 
 
 def _size(row: Row) -> str:
-    """``+4.8 points [+1.4, +7.6], 52% of the gap to the teacher, over 9 of 10 seeds``; empty without a difference."""
+    """``+4.8 points [+1.4, +7.6] (52% of the gap to the teacher), over 9 of 10 seeds``; empty without a difference."""
     if math.isnan(_number(row, "diff")):
         return ""
     low, high = _number(row, "ci_low"), _number(row, "ci_high")
     interval = "" if math.isnan(low) else f" [{signed(low, 1)}, {signed(high, 1)}]"
     gap, pairs, planned = _number(row, "gap_closed"), int(row["n_pairs"]), int(row["n"])
-    closed = f", {100 * gap:.0f}% of the gap to the teacher" if gap > 0 else ""
+    closed = f" ({100 * gap:.0f}% of the gap to the teacher)" if gap > 0 else ""
     fewer = f", over {pairs} of {planned} seeds" if pairs < planned else ""
     return f"{signed(_number(row, 'diff'), 1)} points{interval}{closed}{fewer}"
 
@@ -235,7 +237,8 @@ def _detectable(rows: list[Row]) -> str:
     if not known:
         return ""
     least = _range([f"{100 * value:.1f}" for value in known], "to")
-    return f"; with 80% power this run could have shown differences from {least} points on"
+    which = "" if known[0] == known[-1] else ", depending on the method"
+    return f"; the smallest that this run could have shown with 80% power: {least} points{which}"
 
 
 def _worded(verdict: str, delta: float | None) -> str:

@@ -102,7 +102,7 @@ def _sections(
         ("across", "Across data sets and pairs"): [across_table(across)],
         ("libraries", "PyG against DGL"): equivalence_tables(equivalence) if equivalence is not None else [],
         ("profiles", "Cost"): [profiles_table(profiles)] if profiles is not None else [],
-        ("tuning", "Tuning"): tuning_tables(tuning) if tuning is not None else [],
+        ("tuning", "Tuning"): tuning_tables(tuning, tables.parent) if tuning is not None else [],
         ("reproduction", "Published results"): [reproduction_table(reproduction)] if reproduction is not None else [],
     }
     return [

@@ -3,6 +3,7 @@
 The files have every column with full precision; here are percent and percentage points.
 """
 
+import json
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,14 @@ import pandas as pd
 
 from distillbench.frames import CELL
 from distillbench.tables import NOTHING, backend_label, metric_label, signed
+from distillbench.tuning import in_words
+from distillbench.tuning_table import footnotes
 
 Record = dict[Hashable, Any]
 # what is text also where it looks like a number, or like a missing value: a method may be called "nan" or "1e3"
 NAMES = (
-    *CELL, "method", "variant", "role", "baseline", "metric", "reason", "test", "verdict", "best", "note",
-    "backend_a", "backend_b", "source", "teacher", "student", "protocol", "quantity", "device", "model",
+    *CELL, "method", "variant", "role", "baseline", "metric", "reason", "test", "chosen", "scores", "verdict", "best",
+    "note", "backend_a", "backend_b", "source", "teacher", "student", "protocol", "quantity", "device", "model",
     "values",
 )  # fmt: skip
 MARKS = {"better": "▲ ", "worse": "▼ ", "equivalent": "≈ "}  # a verdict is found without reading, in grey, too
@@ -114,26 +117,32 @@ def reproduction_table(reproduction: pd.DataFrame) -> Table:
     return _table(caption, reproduction.to_dict("records"), REPRODUCED, strong=_shows)
 
 
-def tuning_tables(tuning: pd.DataFrame) -> list[Table]:
-    """One table per data set and pair: what was chosen for each method, and what its trials scored on validation."""
-    tables = []
+def tuning_tables(tuning: pd.DataFrame, results: Path) -> list[Table]:
+    """One table per data set and pair: what was chosen for each method, and what its trials scored on validation.
+
+    ``tuning`` has a row per trial (``tuning_table.tuning_table``); trial 0 has the default values. The budget is in the
+    files below ``results`` that it was made of, and is said below the first table.
+    """
+    tables: list[Table] = []
+    places = tuning[["dataset", "pair", "method"]].drop_duplicates().itertuples(index=False, name=None)
+    budget = footnotes(
+        [str(results / "tuning" / dataset / pair / f"{method}.json") for dataset, pair, method in places]
+    )
     for (dataset, pair), rows in tuning.groupby(["dataset", "pair"], sort=False):
         records: list[Record] = []
         for method, trials in rows.groupby("method", sort=False):
-            chosen = trials[trials["chosen"]].to_dict("records")
-            scored = trials["val"].dropna()
+            chosen = trials[trials["chosen"] == "yes"].to_dict("records")
             records.append({
                 "method": method,
-                "trials": len(trials),
-                "values": chosen[0]["values"] if chosen else "",
-                "default": trials.loc[trials["trial"] == 0, "val"].iloc[0],
+                "trials": f"{int(trials['val'].notna().sum())} / {len(trials)}",
+                "values": in_words(json.loads(chosen[0]["values"])) if chosen else "",
+                "default": trials.loc[trials["trial"] == 0, "val"].min(),
                 "val": chosen[0]["val"] if chosen else math.nan,
-                "low": scored.min(),
-                "high": scored.max(),
+                "low": trials["val"].min(),
+                "high": trials["val"].max(),
             })  # fmt: skip
-        tables.append(
-            _table(f"{dataset} · {pair}: chosen on validation, by seeds that are not reported", records, TUNED)
-        )
+        caption = f"{dataset} · {pair}: validation score, mean over the tuning seeds, which are not reported"
+        tables.append(_table(caption, records, TUNED, notes=[] if tables else budget[:1]))
     return tables
 
 
@@ -181,7 +190,7 @@ def _text(name: str) -> Callable[[Record], str]:
 
 
 def _format(name: str, form: str, scale: float = 1.0) -> Callable[[Record], str]:
-    return lambda record: form.format(scale * record[name]) if _known(record[name]) else NOTHING
+    return lambda record: form.format(scale * record[name]).replace("-", "−") if _known(record[name]) else NOTHING
 
 
 def _known(value: Any) -> bool:
@@ -240,16 +249,16 @@ def _with_interval(name: str, low: str, high: str, scale: float = 1.0) -> Callab
 
 COMPARED: dict[str, Callable[[Record], str]] = {
     "Method": _method,
-    "Seeds ok": lambda r: f"{r['n_ok']} / {r['n']}",
+    "Verdict": _verdict,
     "Mean ± std, %": _mean,
     "Difference, points": _points("diff"),
     "95% interval": _interval("ci_low", "ci_high"),
     "p, adjusted": _p("p_holm"),
+    "Best": _text("best"),
     "Gap closed": _format("gap_closed", "{:.0f}%", 100),
     "Detectable, points": _format("detectable", "{:.1f}", 100),
     "Seeds needed": _format("seeds_needed", "{:.0f}"),
-    "Best": _text("best"),
-    "Verdict": _verdict,
+    "Seeds ok": lambda r: f"{r['n_ok']} / {r['n']}",
 }
 EQUIVALENT: dict[str, Callable[[Record], str]] = {
     "Method": _text("method"),
@@ -297,8 +306,8 @@ REPRODUCED: dict[str, Callable[[Record], str]] = {
 }
 TUNED: dict[str, Callable[[Record], str]] = {
     "Method": _text("method"),
-    "Trials": _text("trials"),
-    "Chosen": _text("values"),
+    "Trials ok": _text("trials"),
+    "Chosen values": _text("values"),
     "Default, %": _format("default", "{:.1f}", 100),
     "Chosen, %": _format("val", "{:.1f}", 100),
     "All trials, %": lambda r: f"{100 * r['low']:.1f}–{100 * r['high']:.1f}" if _known(r["low"]) else NOTHING,
