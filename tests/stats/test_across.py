@@ -157,7 +157,7 @@ def test_intervals_are_those_of_a_bootstrap_written_as_a_loop():
     found = across.across_cells(over_cells(scores), resamples=4000)
     random = np.random.default_rng(99)
     ranks, iqm, improved = [], [], []
-    for _ in range(4000):
+    for _ in range(1000):
         drawn = []
         for of_cell in scores:
             seeds = random.integers(0, 5, 5)
@@ -168,7 +168,7 @@ def test_intervals_are_those_of_a_bootstrap_written_as_a_loop():
     kd = row(found, "kd")
     ranks = np.array(ranks)
     for name, draws in (("rank", ranks[:, 1]), ("iqm", iqm), ("p_improve", improved)):
-        # the ends of two bootstraps of 4,000: within a tenth of the interval, or one step of a mean rank
+        # the ends of two bootstraps: within a tenth of the interval, or one step of a mean rank
         low, high = np.percentile(draws, [2.5, 97.5])
         near = max(0.1 * (high - low), 1 / 6 + 1e-9 if name == "rank" else 0)
         assert (kd[f"{name}_low"], kd[f"{name}_high"]) == pytest.approx((low, high), abs=near)
