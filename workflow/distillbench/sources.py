@@ -128,6 +128,11 @@ class Sources:
         """Source files that the figures depend on."""
         return _sources("stats.py", "figures.py")
 
+    def report_sources(self) -> list[str]:
+        """Files that the report page depends on."""
+        names = ("report.py", "report_data.py", "report_tables.py", "conclusions.py", "across.py")
+        return _sources(*names, "templates/index.html.jinja")
+
     def reproduce_sources(self) -> list[str]:
         """Files that the comparison with published results depends on."""
         names = ("claims.py", "reproduce.py", "reproduction_table.py", "stats.py", "tables.py")
