@@ -328,6 +328,35 @@ def test_only_what_is_needed_is_selected(here):
     assert one_each == ["data/synthetic", *[f"{cell}/{m}/{s}" for m in ("teacher", "at") for s in range(3)]]
 
 
+def test_what_is_tuned_waits_for_its_trials_and_these_for_their_teachers(here):
+    options = run._options([*OPTIONS, "--methods", "at", "supervised", "--seeds", "0", "--set", "tune.trials=3"])
+    tasks = {task.name: task for task in run.select(run.read_plan(options, options.set), options)}
+    tuning, cell = "tuning/synthetic/gat", "synthetic/pyg/gat"
+    teacher = f"tuning/{cell}/teacher"
+    assert tasks[f"{cell}/at/0"].needs == ("data/synthetic", f"{cell}/teacher/0", f"{tuning}/at")
+    assert tasks[f"{tuning}/at"].needs == ("data/synthetic", teacher)
+    assert tasks[f"{tuning}/supervised"].needs == tasks[teacher].needs == ("data/synthetic",)
+    assert {name for name, task in tasks.items() if task.seeds} == {
+        f"{cell}/{m}/0" for m in ("teacher", "at", "supervised")
+    }
+
+
+def test_tuning_without_snakemake(tmp_path):
+    folder = write_project(tmp_path / "project")
+    epochs = "datasets.synthetic.pairs.gat.training.epochs=2"
+    settings = ("--methods", "supervised", "--set", epochs, "--set", "tune.trials=2", "--set", "tune.seeds=1")
+    status, output = call(folder, *settings, "--publish", "toy")
+    assert status == 0 and "2 of 2 trials run" in output
+    chosen = json.loads((folder / "results/reference/toy/tuning/synthetic/gat/supervised.json").read_text())["chosen"]
+    record = read_record(folder / "results/runs/synthetic/pyg/gat/supervised/seed-1.json")
+    assert record.hyperparameters["training"]["learning_rate"] == chosen["training"]["learning_rate"]
+    assert record.tuning["trials"] == 2
+    # the config by itself tunes nothing: what Snakemake would take for finished is gone, the trials are not
+    assert not (folder / "results/tuning/synthetic/gat/supervised.json").exists()
+    status, output = call(folder, *settings)
+    assert status == 0 and "0 of 2 trials run" in output and "2 of 2 ok" in output and "; 0 trained" in output
+
+
 def test_a_setting_changes_its_own_entry_only(here):
     shared = yaml.safe_load("a: {training: &same {epochs: 3}}\nb: {training: *same}")
     run._place(shared, ["a", "training", "epochs"], 1)
