@@ -213,8 +213,9 @@ def _sizes(found: dict[str, list[Row]]) -> str:
         each = [f"{name} {' / '.join(signed(_number(r, 'diff'), 1) for r in rows)}" for name, rows in ordered]
         libraries = dict.fromkeys(backend_label(row["backend"]) for rows in found.values() for row in rows)
         return f"{', '.join(each)} points ({' / '.join(libraries)}; intervals are in the table)"
+    several = len({row["backend"] for rows in found.values() for row in rows}) > 1
     sizes = {
-        name: ", ".join(f"{_size(row)} with {backend_label(row['backend'])}" for row in rows)
+        name: ", ".join(f"{_size(row)} with {backend_label(row['backend'])}" if several else _size(row) for row in rows)
         for name, rows in found.items()
     }
     return next(iter(sizes.values())) if len(sizes) == 1 else "; ".join(f"{n} {text}" for n, text in sizes.items())

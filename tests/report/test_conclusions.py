@@ -1,0 +1,184 @@
+"""Every sentence says what the verdicts say, and nothing stronger."""
+
+import pandas as pd
+import pytest
+
+from distillbench.conclusions import conclusions, findings, overview
+
+from .conftest import compared, controls
+
+BOTH = ("pyg", "dgl")
+
+
+def said(*rows, **given):
+    """The findings about these rows, without where they were found and without the sentence on the controls."""
+    texts = findings(pd.DataFrame([*rows]), **given)
+    assert all(text.startswith("On digits (gat), ") and text.endswith(".") for text in texts)
+    return [text.removeprefix("On digits (gat), ") for text in texts if not text.startswith("On digits (gat), mean")]
+
+
+def equivalence_of(**verdicts):
+    common = {"backend_a": "pyg", "backend_b": "dgl", "delta": 0.01, "dataset": "digits", "pair": "gat"}
+    return pd.DataFrame([common | {"method": method, "verdict": verdict} for method, verdict in verdicts.items()])
+
+
+def test_levels_of_teacher_and_student_come_first():
+    one, both = controls("pyg"), [*controls("pyg"), *controls("dgl")]
+    level = "On digits (gat), mean test accuracy: teacher 92.5%, the student alone 83.2%"
+    assert findings(pd.DataFrame(one)) == [f"{level} (PyG)."]
+    assert findings(pd.DataFrame(both)) == [f"{level} (both libraries)."]
+    both[3]["mean"] = 0.8
+    assert findings(pd.DataFrame(both)) == [f"{level} (PyG); teacher 92.5%, the student alone 80.0% (DGL)."]
+
+
+def test_better_in_both_libraries_with_size_and_interval():
+    rows = [compared("kd", "better"), compared("kd", "better", "dgl", diff=0.05, ci_low=0.02, ci_high=0.08)]
+    sizes = "+4.8 points [+1.4, +7.6] with PyG, +5.0 points [+2.0, +8.0] with DGL"
+    assert said(*rows) == [f"kd beats the student alone with both libraries: {sizes}."]
+
+
+def test_with_one_library_it_is_named():
+    (text,) = said(compared("kd", "better"))
+    assert text == "kd beats the student alone with PyG: +4.8 points [+1.4, +7.6]."
+
+
+def test_the_gap_closed_and_seeds_that_are_missing_are_said():
+    (text,) = said(compared("kd", "better", gap_closed=0.52, n_pairs=8, n_ok=8))
+    assert "[+1.4, +7.6] (52% of the gap to the teacher), over 8 of 10 seeds." in text
+
+
+def test_another_baseline_is_named():
+    (text,) = said(compared("lsp", "worse", baseline="kd", diff=-0.02, ci_low=-0.03, ci_high=-0.01))
+    assert text == "lsp is worse than kd with PyG: −2.0 points [−3.0, −1.0]."
+
+
+def test_what_holds_on_these_splits_is_not_said_of_new_data():
+    (text,) = said(compared("kd", "better on these splits"), compared("at", "better on these splits"))
+    assert text.startswith("kd and at beat the student alone with PyG on these splits (which says nothing of new data")
+
+
+def test_no_difference_is_never_called_equal_and_says_what_could_have_been_shown():
+    found = {"lsp": 0.021, "at": 0.034, "fitnet": 0.021}
+    rows = [compared(m, "no difference shown", b, detectable=d) for b in BOTH for m, d in found.items()]
+    (text,) = said(*rows)
+    assert text == (
+        "no difference from the student alone is shown with either library for lsp, at and fitnet; the smallest that "
+        "this run could have shown with 80% power: 2.1 to 3.4 points, depending on the method."
+    )
+    (text,) = said(compared("lsp", "no difference shown", detectable=float("nan")))
+    assert text == "no difference from the student alone is shown with PyG for lsp."
+
+
+@pytest.mark.parametrize("suffix", ["", " on these splits"])
+def test_equivalence_names_its_margin(suffix):
+    (text,) = said(compared("lsp", f"equivalent within δ{suffix}"), delta=0.01)
+    assert text.startswith(f"lsp is equivalent to the student alone with PyG within ±1 point{suffix}")
+    (text,) = said(compared("lsp", f"equivalent within δ{suffix}"))
+    assert "within δ" in text
+
+
+@pytest.mark.parametrize("verdict", ["too few seeds", "n too small"])
+def test_too_few_seeds_conclude_nothing(verdict):
+    (text,) = said(compared("kd", verdict, n_pairs=2), compared("lsp", verdict, n_pairs=4))
+    assert text == "nothing can be concluded about kd and lsp with PyG: 2 to 4 paired seeds are too few."
+
+
+def test_failures_and_what_was_skipped_are_said_with_their_reason():
+    nothing = {"diff": float("nan"), "mean": float("nan"), "n_ok": 0, "n_pairs": 0}
+    (text,) = said(compared("kd", "all failed", note="seeds 0, 1 diverged (loss is NaN)", **nothing))
+    assert text == "no run of kd finished with PyG (seeds 0, 1 diverged (loss is NaN))."
+    rows = [compared("kd", "better"), compared("kd", "skipped", "dgl", note="DGL is not installed", **nothing)]
+    skipped, better = said(*rows)
+    assert skipped == "nothing was run with DGL: DGL is not installed."
+    assert better.startswith("kd beats the student alone with PyG")
+
+
+def test_libraries_that_disagree_are_not_said_to_differ():
+    rows = [compared("kd", "better"), compared("kd", "no difference shown", "dgl", diff=0.021, ci_low=-0.01)]
+    (text,) = said(*rows)
+    assert text == (
+        "the verdict is not the same in both libraries for kd: better with PyG (+4.8 points [+1.4, +7.6]), no "
+        "difference shown with DGL (+2.1 points [−1.0, +7.6]). That verdicts differ does not show that the libraries "
+        "do."
+    )
+
+
+def test_a_failure_in_one_library_is_not_a_verdict_that_differs_in_substance():
+    failed = compared("kd", "all failed", "dgl", diff=float("nan"), n_pairs=0)
+    (text,) = said(compared("kd", "better"), failed)
+    assert text.endswith("better with PyG (+4.8 points [+1.4, +7.6]), all failed with DGL.")
+
+
+def test_a_method_that_only_one_library_ran_is_said_of_that_one():
+    texts = said(compared("kd", "better"), compared("kd", "better", "dgl"), compared("mine", "better"))
+    assert texts[0].startswith("kd beats the student alone with both libraries")
+    assert texts[1].startswith("mine beats the student alone with PyG")
+
+
+def test_of_many_methods_the_largest_comes_first_and_intervals_stay_in_the_table():
+    ups = {"a": 0.01, "b": 0.04, "c": 0.02, "d": 0.03}
+    (text,) = said(*(compared(m, "better", b, diff=up) for m, up in ups.items() for b in BOTH))
+    sizes = "b +4.0 / +4.0, d +3.0 / +3.0, c +2.0 / +2.0, a +1.0 / +1.0 points"
+    assert text.endswith(f"with both libraries: {sizes} (PyG / DGL; intervals are in the table).")
+
+
+def test_the_best_and_those_not_shown_worse():
+    rows = [compared(m, "better", best=best) for m, best in {"kd": "best", "lsp": "not worse", "at": ""}.items()]
+    assert said(*rows)[-1] == "highest mean with PyG: kd; not shown worse than it: lsp."
+    rows = [compared(m, "better", best=best) for m, best in {"kd": "best", "at": ""}.items()]
+    assert said(*rows)[-1] == "highest mean with PyG: kd; all others that could be tested are worse."
+    assert len(said(compared("kd", "better", best=""))) == 1
+
+
+def test_equivalence_of_the_libraries():
+    alike, open_, few = "equivalent within δ", "not shown equivalent", "too few seeds"
+    row = compared("kd", "better")
+
+    def last(**verdicts):
+        return said(row, equivalence=equivalence_of(**verdicts))[-1]
+
+    four = dict.fromkeys(("kd", "lsp", "at", "fitnet"), alike)
+    assert last(**four) == "PyG and DGL are equivalent within ±1 point for all 4 models."
+    assert "for all models but crd; for crd it is not shown" in last(**four, crd=open_)
+    assert last(kd=alike, at=alike, lsp=open_) == (
+        "PyG and DGL are equivalent within ±1 point for kd and at; for lsp it is not shown (which does not mean that "
+        "they differ)."
+    )
+    assert last(kd=open_, lsp=open_).startswith("PyG and DGL are shown to be equivalent within ±1 point for no model")
+    assert last(kd=few) == "there are too few paired seeds to say whether PyG and DGL are equivalent."
+    assert last(kd=alike, lsp=few).endswith("; there are too few paired seeds for lsp.")
+
+
+def test_the_overview_counts_every_comparison_once():
+    verdicts = ["better", "better on these splits", "worse", "no difference shown", "equivalent within δ"]
+    verdicts += ["too few seeds", "all failed", "skipped", "skipped"]
+    rows = [*controls(), *(compared(f"m{n}", verdict) for n, verdict in enumerate(verdicts))]
+    assert overview(pd.DataFrame(rows)) == (
+        "Of 9 comparisons with the student alone, 2 show the method better, 1 shows it worse, 1 shows it equivalent, "
+        "1 shows no difference, 1 has too few seeds to conclude anything, 1 had no run that finished and 2 were not "
+        "run."
+    )
+    assert overview(pd.DataFrame(controls())).startswith("No method was compared")
+
+
+def test_all_conclusions_go_data_set_by_data_set_and_end_across_them():
+    rows = [*controls(), compared("kd", "better")]
+    frame = pd.DataFrame([*rows, *(row | {"dataset": "cora"} for row in rows)])
+    texts = conclusions(frame, None, "No test across data sets.")
+    starts = ["Of 2 comparisons", "On digits", "On digits", "On cora", "On cora", "No test across"]
+    assert [text.startswith(start) for text, start in zip(texts, starts, strict=True)] == [True] * 6
+
+
+@pytest.mark.parametrize(
+    "verdict", ["better", "worse", "no difference shown", "too few seeds", "all failed", "skipped"]
+)
+def test_a_hundred_methods_are_all_named(verdict):
+    names = [f"m{n:02d}" for n in range(100)]
+    text = " ".join(said(*(compared(name, verdict) for name in names), compared("other", "equivalent within δ")))
+    assert all(name in text for name in names)
+
+
+def test_only_better_is_called_beating():
+    for verdict in ("no difference shown", "equivalent within δ", "too few seeds", "worse", "all failed"):
+        (text,) = said(compared("kd", verdict))
+        assert "beat" not in text and "better" not in text

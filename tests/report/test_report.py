@@ -1,0 +1,222 @@
+"""The page that is opened first: all that was run and found is on it, and nothing that a name could smuggle in."""
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+
+from distillbench.config import read_config
+from distillbench.report import write_report
+from distillbench.report_data import environment, pictures, spec_in_words
+from distillbench.report_facts import facts_of
+from distillbench.report_tables import comparison_tables, read_table
+from distillbench.tables import read_runs
+
+from .conftest import CONFIG, HOSTILE, REASON, ROOT, UPS, records_of, write_results
+
+SECTIONS = ["conclusions", "run", "tables", "figures", "curves", "failures", "environment", "reproduce", "cite"]
+
+
+class Page(HTMLParser):
+    """Text, tags and attributes of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.texts, self.tags, self.attributes = [], [], []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", " ".join(self.texts))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *each) for each in attrs]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def page_of(results, facts, folder):
+    output = folder / "report/index.html"
+    write_report(results, facts, output)
+    return output.read_text()
+
+
+@pytest.fixture(scope="module")
+def html(finished_run, plan, tmp_path_factory):
+    return page_of(finished_run, facts_of(plan), tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_every_section_is_there_and_in_the_contents(page):
+    ids = [value for tag, name, value in page.attributes if name == "id"]
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    assert [each for each in ids if each in SECTIONS] == SECTIONS
+    assert {f"#{section}" for section in SECTIONS} <= set(links)
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+    assert len(ids) == len(set(ids))
+
+
+def test_it_says_what_was_run(page):
+    for text in ("128 runs, 126 finished", "8 seeds", "PyG and DGL", "2026-01-02 03:04 to 2026-01-02 03:05 UTC"):
+        assert text in page.text
+    for text in ("1,797 nodes, 10 classes", "50 train, 300 val, 1,447 test", "made here", "a remark"):
+        assert text in page.text
+    assert "gat, tap before, hidden 8, layers 2, heads 2" in page.text
+    assert "Local structure preserving distillation (LSP); Knowledge distillation by soft labels (KD)" in page.text
+    assert '"kernel": "cosine"' in page.text  # of the combination
+
+
+def test_conclusions_and_tables_are_those_of_the_verdicts(page, finished_run):
+    comparison = read_table(finished_run / "tables/comparison.csv")
+    better = comparison[comparison["verdict"] == "better"]
+    assert "kd" in set(better["method"])
+    assert f"Of 8 comparisons with the student alone, {len(better)} show the method better" in page.text
+    assert "On digits (gat), kd" in page.text
+    assert page.text.count("digits · gat · PyG: test accuracy") == 1
+    assert page.text.count("▲ better") == len(better)
+    for heading in ("PyG against DGL", "What the models cost", "Published results beside ours"):
+        assert heading in page.text
+
+
+def test_a_failed_run_is_listed_with_its_reason(page):
+    assert "2 of 128 runs did not finish" in page.text  # one per data set, with PyG
+    assert "digits · PyG · gat" in page.text
+    assert page.text.count(" ".join(REASON.split())) >= 2  # among the failures, and in the footnote of its table
+    assert "7 / 8" in page.text
+
+
+def test_without_failures_it_says_none(tmp_path, facts):
+    results = write_results(tmp_path / "results", records_of("digits", broken=False))
+    assert "None: all 64 runs finished." in Page(page_of(results, facts, tmp_path)).text
+
+
+def test_names_and_reasons_cannot_become_markup(html, page):
+    assert HOSTILE in page.text and REASON in page.text
+    assert page.tags.count("script") == 1
+    assert not [each for each in page.attributes if each[1].startswith("on") or each[2] == "x"]
+
+
+def test_it_refers_to_nothing_outside_itself(page):
+    links = [each for each in page.attributes if each[0] == "link"]
+    assert links == [("link", "rel", "icon"), ("link", "href", "data:,")]
+    assert all(value.startswith("data:image/") for tag, name, value in page.attributes if name == "src")
+    assert all(value.startswith("#") for tag, name, value in page.attributes if (tag, name) == ("a", "href"))
+    assert "default-src 'none'" in str(page.attributes)
+
+
+def test_figures_come_in_order_and_a_heavy_svg_gives_way_to_its_png(finished_run):
+    shown = pictures(finished_run, ["digits", "synthetic"])
+    files = [picture.file.removeprefix("figures/") for picture in shown]
+    assert files == ["digits.svg", "synthetic.png", "pareto-digits.svg", "libraries.svg", "across.svg"]
+    assert all(picture.alt for picture in shown)
+
+
+def test_equal_results_give_an_equal_page(finished_run, facts, tmp_path, html):
+    assert page_of(finished_run, facts, tmp_path) == html
+
+
+def test_without_figures_and_further_tables_the_page_is_whole(tmp_path, facts):
+    results = write_results(tmp_path / "results", records_of("digits"))
+    (results / "tables/equivalence.csv").unlink()
+    shutil.rmtree(results / "data")
+    page = Page(page_of(results, facts, tmp_path))
+    ids = [value for tag, name, value in page.attributes if name == "id"]
+    assert "figures" not in ids and "curves" not in ids and "table-libraries" not in ids
+    assert {"conclusions", "failures", "cite"} <= set(ids)
+
+
+def test_without_a_comparison_it_is_named(tmp_path, facts):
+    results = write_results(tmp_path / "results", records_of("digits"))
+    (results / "tables/comparison.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"comparison\.csv does not exist: snakemake makes it"):
+        page_of(results, facts, tmp_path)
+
+
+def test_mixed_versions_are_pointed_out_and_what_libraries_have_apart_is_not(tmp_path):
+    records = [*records_of("digits"), *records_of("synthetic", torch="2.12.0")]
+    changed = [
+        record.model_copy(update={"environment": record.environment | {"device": f"{record.backend}-device"}})
+        for record in records
+    ]
+    results = write_results(tmp_path / "results", changed)
+    facts, without = environment(results, read_runs(results / "tables/runs.parquet"))
+    found = {fact.name: fact for fact in facts}
+    assert without == 0
+    assert found["torch"].mixed
+    values = [f"{version} ({library}, 32 runs)" for version in ("2.12.0", "2.13.0") for library in ("DGL", "PyG")]
+    assert sorted(found["torch"].value.split("; ")) == values
+    assert not found["device"].mixed
+    assert sorted(found["device"].value.split("; ")) == ["dgl-device (DGL)", "pyg-device (PyG)"]
+    assert (found["python"].value, found["python"].mixed) == ("3.11.7", False)
+
+
+def test_runs_without_a_record_are_counted(tmp_path, facts):
+    results = write_results(tmp_path / "results", records_of("digits"))
+    shutil.rmtree(results / "teachers")
+    _, without = environment(results, read_runs(results / "tables/runs.parquet"))
+    assert without == 16
+    assert "16 runs of the table: no record was found here." in Page(page_of(results, facts, tmp_path)).text
+
+
+def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path):
+    (tmp_path / "table.csv").write_text(
+        "method,verdict,diff,resplit\nnan,better,0.5,True\n1e3,worse,,False\nNA,,1,True\n"
+    )
+    frame = read_table(tmp_path / "table.csv")
+    assert list(frame["method"]) == ["nan", "1e3", "NA"]
+    assert frame["diff"].isna().tolist() == [False, True, False]
+    assert list(frame["resplit"]) == [True, False, True]
+    assert read_table(tmp_path / "no.csv") is None
+
+
+def test_pyg_stands_before_dgl_and_notes_are_numbered(finished_run):
+    tables = comparison_tables(read_table(finished_run / "tables/comparison.csv"))
+    libraries = ["digits · gat · PyG", "digits · gat · DGL", "synthetic · gat · PyG", "synthetic · gat · DGL"]
+    assert [table.caption.split(":")[0] for table in tables] == libraries
+    assert [line.texts[0] for line in tables[0].lines] == ["teacher", "supervised (baseline)", "kd", HOSTILE]
+    assert tables[0].notes[0].startswith("[1] seed 3 diverged")
+    assert tables[0].lines[-1].texts[1].endswith("[1]")
+
+
+def test_a_models_specification_reads_as_words():
+    spec = {"model": "gat", "hidden": 4, "residual": True, "dropout": 0.0, "head": [], "negative_slope": 0.2}
+    assert spec_in_words(spec) == "gat, hidden 4, residual, negative slope 0.2"
+    assert spec_in_words({"model": "dgcnn", "widths": [8, 16]}) == "dgcnn, widths 8-16"
+
+
+def test_the_config_of_the_page_runs_the_same(plan, page):
+    shown = facts_of(plan)["config"]
+    assert read_config(shown, []) == plan.config
+    text = page.text[page.text.index("seeds: 8") :]
+    assert "kernel: cosine" in text
+    assert yaml.safe_load(yaml.safe_dump(shown)) == shown
+
+
+def test_papers_of_the_methods_that_were_run_are_cited_once(page, plan):
+    assert page.text.count("Distilling the Knowledge in a Neural Network") == 1
+    assert page.text.count("CVPR 2020") == 1
+    assert facts_of(plan)["cite"]["message"] in page.text
+    assert "Attention transfer" not in page.text
+
+
+def test_facts_need_neither_torch_nor_pandas_and_the_page_no_torch():
+    code = (
+        "import sys; from pathlib import Path; from distillbench.plan import make_plan;"
+        "from distillbench.report_facts import facts_of;"
+        f"facts_of(make_plan({CONFIG!r}, [], Path({str(ROOT)!r})));"
+        "print('torch' in sys.modules, 'pandas' in sys.modules);"
+        "import distillbench.report; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["False", "False", "False"]
+
+
+def test_all_methods_of_the_runs_are_in_the_page(page):
+    assert all(method in page.text for method in UPS)
