@@ -211,7 +211,9 @@ def test_a_hundred_methods_are_drawn_and_the_unnamed_ones_listed(texts):
     runs = results(dict.fromkeys(names, BASE[:3]), seconds={name: 1 + rng.uniform(0, 0.01) for name in names})
     shown = texts(pareto_table(runs))
     everything = " ".join(" ".join(shown).split())
-    assert all(name in everything for name in names) and "for want of room" in everything
+    unnamed = 10 + int(re.search(r"for want of room: (?:[\w-]+, ){9}[\w-]+ and (\d+) more\.", everything)[1])
+    named = {name for name in names if name in shown}
+    assert 100 - unnamed in (len(named), len(named) - 1)  # one more may be named only where the model's cost is drawn
 
 
 def test_nothing_finished_is_a_figure_that_says_so(texts):

@@ -83,14 +83,17 @@ def draw_pareto(table: pd.DataFrame, dataset: str, *, png: Path, svg: Path, base
 def _figure(whole: pd.DataFrame, drawn: pd.DataFrame, title: str, baseline: str) -> Figure:
     costs = [cost for cost in OF_MODEL if (drawn[cost] > 0).any()]
     timed = drawn[drawn[TRAINING] > 0]
-    pairs, backends = list(pd.unique(timed["pair"])), sorted(pd.unique(timed["backend"]), key=_pyg_first)
+    pairs, backends = list(pd.unique(timed["pair"])), sorted(pd.unique(drawn["backend"]), key=_pyg_first)
+    # one pair: the libraries in one panel; several have too many columns for that
+    together = [backends] if drawn["pair"].nunique() == 1 else [[backend] for backend in backends]
+    together = together if costs else []
     most = max((len(timed[timed["pair"] == pair]) / len(backends) for pair in pairs), default=0)
     tall = 2.5 + 0.05 * max(most - 15, 0)
     head_text = HEAD + (COLUMN if costs else "")
     head = head_height(head_text, WIDTH) + 0.35
     foot_text = _foot(whole, drawn)
-    foot = foot_height(foot_text, WIDTH) + 0.55
-    rows = [PANEL if drawn["pair"].nunique() == 1 else 1.3 * PANEL] * bool(costs) + [tall] * len(pairs)
+    foot = foot_height(foot_text, WIDTH) + 0.75
+    rows = [PANEL] * len(together) + [tall] * len(pairs)
     height = head + sum(rows) + DOWN * (len(rows) - 1) + foot
     figure = new_figure(WIDTH, height)
 
@@ -98,7 +101,7 @@ def _figure(whole: pd.DataFrame, drawn: pd.DataFrame, title: str, baseline: str)
         """``count`` panels side by side in a row counted from the top."""
         bottom = height - head - sum(rows[: row + 1]) - DOWN * row
         wide = (WIDTH - LEFT - RIGHT - ACROSS * (count - 1)) / count
-        wide = min(wide, 4.95) if row < len(rows) - len(pairs) else wide
+        wide = min(wide, (WIDTH - LEFT - RIGHT - ACROSS) / 2) if row < len(together) else wide
         return [
             figure.add_axes(
                 ((LEFT + n * (wide + ACROSS)) / WIDTH, bottom / height, wide / WIDTH, rows[row] / height)
@@ -107,9 +110,9 @@ def _figure(whole: pd.DataFrame, drawn: pd.DataFrame, title: str, baseline: str)
         ]  # fmt: skip
 
     unlabelled: list[str] = []
-    if costs:
-        _draw_costs(panels(0, len(costs)), drawn, costs, baseline)
-    for row, pair in enumerate(pairs, len(rows) - len(pairs)):
+    for row, libraries in enumerate(together):
+        _draw_costs(panels(row, len(costs)), drawn, costs, libraries, baseline)
+    for row, pair in enumerate(pairs, len(together)):
         here = timed[timed["pair"] == pair]
         low, high = _range(here["percent"])
         for ax, backend in zip(panels(row, len(backends)), backends, strict=True):
@@ -121,16 +124,15 @@ def _figure(whole: pd.DataFrame, drawn: pd.DataFrame, title: str, baseline: str)
             _draw_training(ax, one, line, low, baseline, unlabelled)
             if ax.get_position().x0 * WIDTH < LEFT + 0.1:
                 ax.set_ylabel(f"test {metric_label(drawn['metric'].iloc[0])}, %")
-    if unlabelled:
-        foot_text += f" Without a name, for want of room: {', '.join(dict.fromkeys(unlabelled))}."
+    foot_text += _listed("Without a name, for want of room", list(dict.fromkeys(unlabelled)))
     caption(figure, title, head_text, foot_text)
     return figure
 
 
-def _draw_costs(axes: list[Axes], drawn: pd.DataFrame, costs: list[str], baseline: str) -> None:
+def _draw_costs(axes: list[Axes], drawn: pd.DataFrame, costs: list[str], libraries: list[str], baseline: str) -> None:
+    """One row of panels, with the given libraries; its axes are those of all libraries."""
     ranges = [_range(group) for _, group in drawn.groupby("pair")["percent"]]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-    backends = sorted(pd.unique(drawn["backend"]), key=_pyg_first)
     several = drawn["pair"].nunique() > 1
     for ax, cost in zip(axes, costs, strict=True):
         known = drawn[drawn[cost] > 0]
@@ -141,11 +143,11 @@ def _draw_costs(axes: list[Axes], drawn: pd.DataFrame, costs: list[str], baselin
         labels: list[Label] = []
         points: list[tuple[float, float]] = []
         lines: list[Line] = []
-        shared = cost == "parameters" and len(backends) > 1
+        shared = cost == "parameters" and len(libraries) > 1
         if shared:
-            known = known.assign(parameters=_aside(ax, known, backends))
+            known = known.assign(parameters=_aside(ax, known, libraries))
             ax.set_xlabel("parameters (equal in both, drawn side by side)", labelpad=2)
-        for backend in backends:
+        for backend in libraries:
             of_library = known[known["backend"] == backend]
             look = library_look(backend)
             lines += _draw_frontier(ax, of_library, cost, look.colour)
@@ -157,9 +159,8 @@ def _draw_costs(axes: list[Axes], drawn: pd.DataFrame, costs: list[str], baselin
             _draw_points(ax, of_library, cost, low, baseline)
             points += list(zip(of_library[cost], of_library["percent"].clip(lower=low), strict=True))
             for row in of_library[_named(of_library, cost, baseline)].to_dict("records"):
-                text = shortened(str(row["method"]), LETTERS) + (
-                    f" ({shortened(row['pair'], LETTERS)})" if several else ""
-                )
+                text = shortened(str(row["method"]), LETTERS)
+                text += f" ({shortened(str(row['pair']), LETTERS)})" if several else ""
                 colour = TEXT if shared else look.colour
                 style = {"color": colour, "fontsize": 7, "fontweight": _weight(row, baseline)}
                 if not (shared and any(label.text == text for label in labels)):
@@ -169,9 +170,9 @@ def _draw_costs(axes: list[Axes], drawn: pd.DataFrame, costs: list[str], baselin
         handles=[
             axes[0].plot([], [], ls="", marker=library_look(name).marker, color=library_look(name).colour,
                          label=backend_label(name))[0]
-            for name in backends
+            for name in libraries
         ],
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=len(backends), borderpad=0, handletextpad=0.2,
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=len(libraries), borderpad=0, handletextpad=0.2,
     )  # fmt: skip
 
 
@@ -271,9 +272,16 @@ def _foot(whole: pd.DataFrame, drawn: pd.DataFrame) -> str:
     text = FOOT
     if any((group < _range(group)[0]).any() for _, group in drawn.groupby("pair")["percent"]):
         text += " Arrows: further down, at the score beside them."
-    if gone := [f"{row.method} ({row.backend}, {row.pair})" for row in whole[whole["score"].isna()].itertuples()]:
-        text += f" No finished run, so not drawn: {', '.join(gone[:12])}{' …' if len(gone) > 12 else ''}."
-    return text
+    gone = [f"{row.method} ({row.backend}, {row.pair})" for row in whole[whole["score"].isna()].itertuples()]
+    return text + _listed("No finished run, so not drawn", gone)
+
+
+def _listed(what: str, names: list[str]) -> str:
+    """A sentence with the first ten of ``names`` and how many more there are; the table has them all."""
+    if not names:
+        return ""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f" {what}: {', '.join(shortened(name, 2 * LETTERS) for name in names[:10])}{more}."
 
 
 def _pyg_first(backend: str) -> tuple[bool, str]:
