@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
+from scipy.optimize import minimize
+from statsmodels.stats.weightstats import ttost_paired
 
 from distillbench import paired
 
@@ -111,3 +113,81 @@ def test_bca_is_scipys_and_repeats():
     expected = scipy_stats.bootstrap((UP,), np.mean, method="BCa", n_resamples=9999, rng=np.random.default_rng(0))
     assert paired.bca_interval(UP) == tuple(expected.confidence_interval)
     assert paired.bca_interval(UP) == paired.bca_interval(UP)
+
+
+# Tests of the mean, and a mean of students that share teachers
+
+
+def test_the_sign_flip_test_by_hand():
+    # |mean| of 1, 2, 3: of the 8 signings only +++ and --- reach 2, so p = 2/8
+    assert paired.sign_flip_p([1, 2, 3]) == 0.25
+    # 3, 2, -1 has mean 4/3; as large or larger upwards: +++, ++- and, tied, none of -++ (4/3 - 2/3): 2 of 8, twice
+    assert paired.sign_flip_p([3, 2, -1]) == 0.5
+
+
+def test_the_sign_flip_test_agrees_with_enumeration():
+    rng = np.random.default_rng(9)
+    for n in (4, 7, 10):
+        d = rng.normal(0.5, 1, n).round(1)  # ties and zeros occur
+        sums = np.array([np.dot(signs, np.abs(d)) for signs in itertools.product([-1, 1], repeat=n)])
+        seen = d.sum()
+        one_sided = [(sums >= seen - 1e-9).mean(), (sums <= seen + 1e-9).mean()]
+        assert paired.sign_flip_p(d) == pytest.approx(min(1, 2 * min(one_sided)))
+
+
+def test_the_sign_flip_test_of_nothing():
+    assert paired.sign_flip_p([0, 0, 0]) == 1
+    assert math.isnan(paired.sign_flip_p([0.1]))
+    assert paired.sign_flip_p(np.arange(1, 21)) == paired.sign_flip_p(np.arange(1, 21)), "random signs, fixed generator"
+
+
+def test_equally_many_students_a_teacher_are_the_t_test_of_the_teachers_means():
+    rng = np.random.default_rng(10)
+    teachers = np.repeat(np.arange(6), 4)
+    d = 0.03 + rng.normal(0, 0.02, 6)[teachers] + rng.normal(0, 0.01, 24)
+    found = paired.mixed_estimate(d, teachers)
+    means = d.reshape(6, 4).mean(axis=1)
+    assert found.mean == pytest.approx(means.mean())
+    assert found.se == pytest.approx(scipy_stats.sem(means), rel=1e-3) and found.df == 5
+    assert paired.two_sided_p(found) == pytest.approx(scipy_stats.ttest_1samp(means, 0).pvalue, rel=1e-3)
+    naive = paired.paired_t_p(d)
+    assert paired.two_sided_p(found) > 3 * naive, "24 students of six teachers are no 24 pieces of evidence"
+
+
+def test_a_mixed_model_of_unequal_numbers_maximises_the_restricted_likelihood():
+    teachers = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 3])
+    d = np.array([1.0, 1.2, 0.9, 1.1, 2.0, 2.2, 0.1, 0.3, 0.2, 1.5])
+
+    def minus_log_likelihood(logs):
+        between, within = np.exp(logs)
+        covariance = within * np.eye(10) + between * (teachers[:, None] == teachers[None])
+        inverse = np.linalg.inv(covariance)
+        information = inverse.sum()
+        residual = d - inverse.sum(axis=0) @ d / information
+        return (np.linalg.slogdet(covariance)[1] + math.log(information) + residual @ inverse @ residual) / 2
+
+    between, within = np.exp(minimize(minus_log_likelihood, [0.0, -3.0], method="Nelder-Mead", tol=1e-10).x)
+    inverse = np.linalg.inv(within * np.eye(10) + between * (teachers[:, None] == teachers[None]))
+    found = paired.mixed_estimate(d, teachers)
+    assert found.mean == pytest.approx(inverse.sum(axis=0) @ d / inverse.sum(), rel=1e-3)
+    assert found.se == pytest.approx(inverse.sum() ** -0.5, rel=1e-3)
+
+
+def test_teachers_of_one_student_each_are_no_groups_and_one_teacher_tells_nothing():
+    assert paired.mixed_estimate(UP, range(10)) == paired.paired_estimate(UP)
+    assert math.isnan(paired.two_sided_p(paired.mixed_estimate(UP, ["a"] * 10)))
+    same = paired.mixed_estimate([0.1, 0.1, 0.2, 0.2], ["a", "a", "b", "b"])
+    assert (same.mean, same.df) == (pytest.approx(0.15), 1) and same.se == pytest.approx(0.05)
+
+
+def test_equivalence_with_the_corrected_error():
+    # d = 1, 2, 3, 4: mean 2.5, variance of the mean (1/4 + 1/4) 5/3; within ±5: t = (5 - 2.5)/sqrt(5/6)
+    estimate = paired.paired_estimate([1, 2, 3, 4], test_over_train=0.25)
+    assert paired.equivalence_p(estimate, 5) == pytest.approx(scipy_stats.t.sf(2.5 / math.sqrt(5 / 6), 3))
+    plain = paired.equivalence_p(paired.paired_estimate(UP), 0.02)
+    assert plain == pytest.approx(ttost_paired(np.array(UP), np.zeros(10), -0.02, 0.02)[0])
+    assert paired.equivalence_p(paired.paired_estimate([0.3, 0.3]), 0.2) == 1
+
+
+def test_without_resamples_there_is_no_interval():
+    assert all(map(math.isnan, paired.bca_interval(UP, resamples=0)))

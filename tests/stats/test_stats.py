@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from distillbench import paired, stats
+from distillbench import paired, power, stats
 
 from .conftest import BASE, UP, row_of, runs_of, shifted
 
@@ -83,14 +83,14 @@ def test_without_a_finished_baseline_there_is_no_verdict():
     broken = {("supervised", s): ("timeout", "") for s in range(10)}
     found = stats.compare(runs_of({"supervised": BASE, "kd": shifted(UP)}, broken=broken))
     assert row_of(found, "supervised")["verdict"] == "all failed"
-    assert row_of(found, "kd")["verdict"] == "n too small" and row_of(found, "kd")["mean"] > 0
+    assert row_of(found, "kd")["verdict"] == "too few seeds" and row_of(found, "kd")["mean"] > 0
 
 
 def test_too_few_seeds_give_no_verdict():
     kd = row_of(stats.compare(runs_of({"supervised": BASE[:5], "kd": shifted(UP)[:5]})), "kd")
-    assert kd["verdict"] == "n too small" and math.isnan(kd["p_holm"]) and kd["p_wilcoxon"] == 0.0625
+    assert kd["verdict"] == "too few seeds" and math.isnan(kd["p_holm"]) and kd["p_wilcoxon"] == 0.0625
     one = row_of(stats.compare(runs_of({"supervised": BASE[:1], "kd": shifted(UP)[:1]})), "kd")
-    assert one["verdict"] == "n too small" and math.isnan(one["ci_low"]) and math.isnan(one["std"])
+    assert one["verdict"] == "too few seeds" and math.isnan(one["ci_low"]) and math.isnan(one["std"])
 
 
 def test_a_family_that_cannot_reject_is_told_to_run_more_seeds():
@@ -100,11 +100,13 @@ def test_a_family_that_cannot_reject_is_told_to_run_more_seeds():
     assert "more seeds are needed" in row_of(found, "kd")["note"] and "0.062" in row_of(found, "kd")["note"]
 
 
-def test_identical_runs_show_no_difference():
+def test_identical_runs_are_equivalent_and_said_to_be_identical():
     for resplit in (False, True):
         kd = row_of(stats.compare(runs_of({"supervised": BASE, "kd": BASE}, resplit=resplit)), "kd")
         assert (kd["diff"], kd["ci_low"], kd["ci_high"], kd["p_wilcoxon"], kd["effect"]) == (0, 0, 0, 1, 0)
-        assert (kd["p_improve"], kd["verdict"]) == (0.5, "no difference shown")
+        assert (kd["p_improve"], kd["verdict"]) == (0.5, "equivalent within δ")
+        assert kd["note"] == "identical to supervised in every seed"
+        assert kd["detectable"] == 0 and pd.isna(kd["seeds_needed"])
 
 
 def test_ranks_against_the_mean_decide_nothing():
@@ -135,16 +137,180 @@ def test_bad_input_is_named():
     assert stats.compare(runs.head(0)).empty
 
 
-def test_false_positives_stay_within_five_percent(monkeypatch):
-    """200 cells of four methods without any effect; the family-wise rate must not exceed 5% beyond chance."""
-    monkeypatch.setattr(gc, "collect", lambda: 0)  # statsmodels does so at every call: 60 ms
-    rng = np.random.default_rng(11)
-    cells = []
-    for number in range(200):
+# Which test decides
+
+
+def test_the_permutation_test_can_decide():
+    by = [0.001, 0.0012, 0.0014, 0.0016, 0.0018, 0.0022, 0.0024, 0.0026, 0.0028, -0.9]  # nine up, the mean far down
+    runs = runs_of({"supervised": BASE, "kd": shifted(by)})
+    ranks, mean = (row_of(stats.compare(runs, test=name), "kd") for name in ("wilcoxon", "permutation"))
+    assert ranks["p_value"] == ranks["p_wilcoxon"] and mean["p_value"] == paired.sign_flip_p(by)
+    assert mean["p_value"] > ranks["p_value"], "by size, the one fall outweighs nine small gains"
+    assert (ranks["test"], mean["test"]) == ("wilcoxon", "permutation")
+    with pytest.raises(ValueError, match="test: unknown 'ttest': choose from wilcoxon, permutation"):
+        stats.compare(runs, test="ttest")
+
+
+def taught_by(runs, teachers):
+    """The same runs with a teacher of given weights for each seed."""
+    taught = runs_of({"teacher": [0.9] * len(teachers)}).assign(weights=teachers)
+    return pd.concat([taught, runs.assign(weights=[f"student {n}" for n in range(len(runs))])])
+
+
+def test_seeds_that_share_teachers_are_tested_by_a_mixed_model():
+    runs = runs_of({"supervised": BASE, "kd": shifted(UP)})
+    own = row_of(stats.compare(taught_by(runs, list("abcdefghij"))), "kd")
+    assert (own["test"], own["p_value"], own["verdict"]) == ("wilcoxon", 2 / 1024, "better")
+    two = row_of(stats.compare(taught_by(runs, list("aaaaabbbbb"))), "kd")
+    # five students each: the t test of the two teachers' means
+    means = [np.mean(UP[:5]), np.mean(UP[5:])]
+    within = np.concatenate([np.subtract(UP[:5], means[0]), np.subtract(UP[5:], means[1])])
+    pooled = np.var(within) < np.ptp(means)  # the variance of teachers is not estimated as zero
+    assert pooled and two["test"] == "mixed model"
+    assert two["p_value"] == paired.two_sided_p(paired.mixed_estimate(UP, list("aaaaabbbbb")))
+    assert two["p_value"] > 0.05 and two["verdict"] != "better", "two teachers show little, however many students"
+    assert "10 seeds share 2 teachers: the test is a mixed model" in two["note"]
+    assert math.isnan(two["detectable"]), "the power of another test would be no answer"
+    one = row_of(stats.compare(taught_by(runs, ["a"] * 10)), "kd")
+    assert one["verdict"] == "too few seeds" and "nothing is known of others" in one["note"]
+
+
+def test_a_failed_teacher_is_not_shared():
+    taught = taught_by(runs_of({"supervised": BASE, "kd": shifted(UP)}), ["a", "", "", *"defghij"])
+    assert row_of(stats.compare(taught), "kd")["test"] == "wilcoxon"
+
+
+# Equivalence, the gap, power, the best
+
+
+def test_equivalence_to_the_baseline_is_tost_and_needs_both_where_splits_are_redrawn():
+    near = [0.001, -0.001, 0.002, -0.002, 0.0015, -0.001, 0.0005, 0.001, -0.0015, 0.0]
+    found = row_of(stats.compare(runs_of({"supervised": BASE, "kd": shifted(near)}), delta=0.01), "kd")
+    above, below = (
+        scipy_stats.ttest_1samp(near, bound, alternative=side).pvalue
+        for bound, side in ((-0.01, "greater"), (0.01, "less"))
+    )
+    assert found["p_equivalent"] == pytest.approx(max(above, below), rel=1e-6)
+    assert found["verdict"] == "equivalent within δ"
+    redrawn = row_of(stats.compare(runs_of({"supervised": BASE, "kd": shifted(near)}, resplit=True)), "kd")
+    assert redrawn["verdict"] == "equivalent within δ on these splits"
+    assert redrawn["p_equivalent_resplit"] > 0.05
+    narrow = row_of(stats.compare(runs_of({"supervised": BASE, "kd": shifted(near)}), delta=0.0001), "kd")
+    assert narrow["verdict"] == "no difference shown"
+    with pytest.raises(ValueError, match="delta: 0 is not a margin"):
+        stats.compare(runs_of({"supervised": BASE, "kd": BASE}), delta=0)
+
+
+def test_equivalence_is_adjusted_for_the_number_of_methods():
+    near = [0.001, -0.001, 0.002, -0.002, 0.0015, -0.001, 0.0005, 0.001, -0.0015, 0.0]
+    one = row_of(stats.compare(runs_of({"supervised": BASE, "a": shifted(near)}), delta=0.002), "a")
+    two = row_of(stats.compare(runs_of({"supervised": BASE, "a": shifted(near), "b": shifted(UP)}), delta=0.002), "a")
+    assert two["p_equivalent"] == pytest.approx(2 * one["p_equivalent"])
+
+
+def test_the_share_of_the_gap_that_is_closed():
+    teacher = [base + 0.1 + up / 10 for base, up in zip(BASE, UP, strict=True)]
+    scores = {"teacher": teacher, "supervised": BASE, "kd": shifted([0.05] * 10), "at": shifted([-0.01] * 10)}
+    found = stats.compare(runs_of(scores))
+    gap = np.mean(np.subtract(teacher, BASE))
+    assert row_of(found, "kd")["gap_closed"] == pytest.approx(0.05 / gap)
+    assert row_of(found, "at")["gap_closed"] == pytest.approx(-0.01 / gap)
+    assert math.isnan(row_of(found, "teacher")["gap_closed"])
+    level = stats.compare(runs_of(scores | {"teacher": [b + (-1) ** n / 50 for n, b in enumerate(BASE)]}))
+    assert math.isnan(row_of(level, "kd")["gap_closed"]), "there is no gap to close"
+
+
+def test_the_gap_is_of_the_seeds_that_all_three_finished():
+    teacher, kd = [base + 0.1 for base in BASE], shifted([0.02] * 9 + [0.05])
+    scores = {"teacher": teacher, "supervised": BASE, "kd": kd}
+    found = stats.compare(runs_of(scores, broken={("teacher", 9): ("diverged", "NaN")}))
+    assert row_of(found, "kd")["gap_closed"] == pytest.approx(0.2)
+    assert row_of(found, "kd")["diff"] == pytest.approx(0.023)
+
+
+def test_power_is_that_of_holms_first_step():
+    scores = {"supervised": BASE, "kd": shifted(UP), "at": shifted(UP[::-1]), "lsp": BASE}
+    kd = row_of(stats.compare(runs_of(scores)), "kd")
+    assert kd["detectable"] == power.smallest_detectable(10, np.std(UP, ddof=1), 0.05 / 3)
+    assert kd["seeds_needed"] == power.seeds_needed(np.mean(UP), np.std(UP, ddof=1), 0.05 / 3)
+
+
+def test_best_is_marked_by_the_test_and_never_by_the_mean_alone():
+    close = [up + (-1) ** n * 0.004 for n, up in enumerate(UP)]
+    scores = {"supervised": BASE, "kd": shifted(UP), "at": shifted(close), "lsp": shifted([-x for x in UP])}
+    found = stats.compare(runs_of({"teacher": [0.94] * 10} | scores)).set_index("method")
+    assert found["best"].to_dict() == {"teacher": "", "supervised": "", "kd": "not worse", "at": "best", "lsp": ""} or (
+        found["best"].to_dict() == {"teacher": "", "supervised": "", "kd": "best", "at": "not worse", "lsp": ""}
+    )
+    few = stats.compare(runs_of({name: values[:5] for name, values in scores.items()}))
+    assert set(few["best"]) == {""}
+
+
+def test_a_method_that_is_not_shown_to_beat_the_baseline_does_not_push_it_from_the_best():
+    lead = [0.03, -0.012, 0.02, 0.05, 0.01, 0.04, -0.008, 0.03, 0.02, 0.01]  # p = 0.0195: of four methods, 0.078
+    behind = [-0.02 if up < 0 else 0.005 for up in lead]  # as good as the baseline, and below kd in every seed
+    scores = {"supervised": BASE, "kd": shifted(lead)} | {name: shifted(behind) for name in "abc"}
+    found = stats.compare(runs_of(scores))
+    kd, alone = row_of(found, "kd"), row_of(found, "supervised")
+    assert kd["verdict"] == "no difference shown" and kd["best"] == "best"
+    assert [row_of(found, name)["best"] for name in "abc"] == ["", "", ""]
+    assert kd["p_value"] <= 0.05 < kd["p_holm"], "in the family of the best, the baseline is tested last"
+    assert alone["best"] == "not worse" and alone["p_best"] == kd["p_holm"]
+
+
+# The whole table
+
+
+def test_holm_can_be_over_the_whole_table():
+    runs = pd.concat([runs_of({"supervised": BASE, "kd": shifted(UP)}, dataset=name) for name in "ab"])
+    by_cell, by_table = (stats.compare(runs, family=name) for name in ("cell", "table"))
+    assert list(by_cell["p_holm"].dropna()) == [2 / 1024] * 2 and list(by_table["p_holm"].dropna()) == [4 / 1024] * 2
+    with pytest.raises(ValueError, match="family: unknown 'cells': choose from cell, table"):
+        stats.compare(runs, family="cells")
+
+
+def null_benchmark(rng, number, cells):
+    """Four methods without any effect, ten paired seeds, metrics of 500 test nodes: ties and identical seeds occur."""
+    frames = []
+    for cell in range(cells):
         base = rng.normal(0.8, 0.01, 10)
         scores = {name: np.round((base + rng.normal(0, 0.006, 10)) * 500) / 500 for name in "abcd"}
-        cells.append(runs_of({"supervised": base} | scores, dataset=f"null{number}", resplit=number % 2 == 0))
-    found = stats.compare(pd.concat(cells), resamples=20)
+        base = np.round(base * 500) / 500
+        frames.append(runs_of({"supervised": base} | scores, dataset=f"{number}.{cell}", resplit=number % 2 == 0))
+    return frames
+
+
+@pytest.mark.parametrize(
+    "test, benchmarks, most",
+    # an exact test of data with ties is conservative; of 100 alone, chance may show a few more than 5
+    [("wilcoxon", 1000, 50), ("permutation", 100, scipy_stats.binom.ppf(0.999, 100, 0.05))],
+)
+def test_of_1000_null_benchmarks_at_most_5_percent_claim_anything(test, benchmarks, most, monkeypatch):
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # statsmodels does so at every call: 60 ms
+    rng = np.random.default_rng(11)
+    runs = pd.concat([frame for number in range(benchmarks) for frame in null_benchmark(rng, number, cells=1)])
+    found = stats.compare(runs, resamples=0, test=test)
     claimed = found["verdict"].str.startswith(("better", "worse")).groupby(found["dataset"]).any()
-    assert len(claimed) == 200
-    assert claimed.sum() <= scipy_stats.binom.ppf(0.999, 200, 0.05)
+    assert len(claimed) == benchmarks
+    assert benchmarks / 100 <= claimed.sum() <= most, "a test that never rejects would be no test"
+
+
+def test_a_table_of_many_cells_keeps_5_percent_when_it_is_one_family(monkeypatch):
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+    rng = np.random.default_rng(12)
+    claims = {"cell": 0, "table": 0}
+    for number in range(60):
+        runs = pd.concat(null_benchmark(rng, number, cells=3))
+        for family in claims:
+            verdicts = stats.compare(runs, resamples=0, family=family)["verdict"]
+            claims[family] += verdicts.str.startswith(("better", "worse")).any()
+    assert claims["table"] <= scipy_stats.binom.ppf(0.999, 60, 0.05)
+    assert claims["cell"] > claims["table"], "cells that are families of their own do not promise that much"
+
+
+def test_a_hundred_methods():
+    scores = {f"m{n:03}": shifted([up * (n % 3 - 1) for up in UP]) for n in range(100)}
+    found = stats.compare(runs_of({"supervised": BASE} | scores), resamples=200)
+    assert len(found) == 101
+    assert found["p_holm"].max() <= 1 and found["note"].str.contains("more seeds are needed").sum() == 100
+    assert not found["verdict"].str.startswith(("better", "worse")).any(), "2/1024 times 100 is above 5%"

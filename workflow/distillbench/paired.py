@@ -1,6 +1,7 @@
 """Tests and effect sizes of paired differences: what can be said of n numbers, one a seed. Imports no torch."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -8,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.weightstats import ttost_paired
 
 ALPHA = 0.05
 MIN_SEEDS = 6  # the smallest n at which an exact two-sided signed-rank test can reach p < 0.05 (2/2^6 = 0.031)
@@ -39,10 +40,10 @@ def bca_interval(values: ArrayLike, *, confidence: float = 0.95, resamples: int 
 
     Efron, JASA 1987; computed by scipy with a fixed generator, so that the same runs give the same interval. With few
     seeds it is somewhat narrow: on normal data with n = 10 it covers the mean in about 90% of the cases, not 95%.
-    One value has no interval (NaN); equal values have one of length zero.
+    One value has no interval (NaN), nor has anything without ``resamples``; equal values have one of length zero.
     """
     x = np.asarray(values, float)
-    if x.size < 2:
+    if x.size < 2 or not resamples:
         return Interval(math.nan, math.nan)
     if np.ptp(x) == 0:
         return Interval(float(x[0]), float(x[0]))
@@ -67,7 +68,10 @@ def signed_rank_p(differences: ArrayLike) -> float:
     doubled = np.rint(2 * stats.rankdata(np.abs(d))).astype(int)  # mid-ranks are halves
     chance = np.ones(1)
     for rank in doubled:
-        chance = (np.pad(chance, (0, rank)) + np.pad(chance, (rank, 0))) / 2
+        grown = np.zeros(chance.size + rank)
+        grown[: chance.size] += chance / 2
+        grown[rank:] += chance / 2
+        chance = grown
     positive = int(doubled[d > 0].sum())
     return float(min(1.0, 2 * min(chance[: positive + 1].sum(), chance[positive:].sum())))
 
@@ -91,20 +95,90 @@ def share_improved(differences: ArrayLike) -> float:
     return float((d > 0).mean() + (d == 0).mean() / 2)
 
 
-def paired_t_p(differences: ArrayLike, *, test_over_train: float = 0.0) -> float:
-    """Two-sided p of the paired t test of ``differences`` [n], n - 1 degrees of freedom.
+def sign_flip_p(differences: ArrayLike, *, resamples: int = RESAMPLES) -> float:
+    """Two-sided p of the sign-flip permutation test of the mean of ``differences`` [n], by scipy.
 
-    With ``test_over_train`` = n_test / n_train it is the corrected resampled t test of Nadeau and Bengio (Machine
-    Learning 2003, section 3): the variance of the mean is (1/n + n_test/n_train) s², because re-drawn splits of one
-    data set overlap. NaN for n < 2 or where the ratio is NaN; differences that do not vary give 1 if zero, else 0.
+    Fisher (The Design of Experiments, 1935, section 21): if nothing but chance tells the two apart, every difference is
+    as likely with the other sign. Exact, over all 2^n signs, up to n = 13; above, over ``resamples`` random ones from a
+    fixed generator. Unlike ``signed_rank_p`` it weighs differences by their size. All zero: p = 1; n < 2: NaN.
     """
     d = np.asarray(differences, float)
-    if d.size < 2 or math.isnan(test_over_train):
+    if d.size < 2:
         return math.nan
-    if np.ptp(d) == 0:
-        return 1.0 if d[0] == 0 else 0.0
-    t = d.mean() / math.sqrt((1 / d.size + test_over_train) * d.var(ddof=1))
-    return float(2 * stats.t.sf(abs(t), d.size - 1))
+    found = stats.permutation_test(
+        (d,), np.mean, permutation_type="samples", n_resamples=resamples, rng=np.random.default_rng(0)
+    )
+    return float(found.pvalue)
+
+
+class Estimate(NamedTuple):
+    """A mean of differences, its standard error and the degrees of freedom of its t statistic."""
+
+    mean: float
+    se: float
+    df: float
+
+
+def paired_estimate(differences: ArrayLike, *, test_over_train: float = 0.0) -> Estimate:
+    """Mean of ``differences`` [n] with n - 1 degrees of freedom; the error is NaN for n < 2 or where the ratio is NaN.
+
+    With ``test_over_train`` = n_test / n_train the error is the corrected one of Nadeau and Bengio (Machine Learning
+    2003, section 3): the variance of the mean is (1/n + n_test/n_train) s², because re-drawn splits of one data set
+    overlap.
+    """
+    d = np.asarray(differences, float)
+    if d.size < 2:
+        return Estimate(float(d.mean()) if d.size else math.nan, math.nan, 0)
+    variance = 0.0 if np.ptp(d) == 0 else float(d.var(ddof=1))
+    return Estimate(float(d.mean()), math.sqrt((1 / d.size + test_over_train) * variance), d.size - 1)
+
+
+def mixed_estimate(differences: ArrayLike, teachers: ArrayLike) -> Estimate:
+    """Mean of ``differences`` [n] whose students share ``teachers`` [n] (labels): a mixed model, by statsmodels.
+
+    d_i = μ + u_teacher(i) + e_i with a random effect of the teacher, fitted by restricted maximum likelihood (Laird and
+    Ware, Biometrics 1982). Students of one teacher are not independent, so n students are worth less than n seeds; the
+    degrees of freedom are the teachers' less one, which with equally many students each is the t test of the teachers'
+    means. One teacher: the error is NaN, since nothing is known of other teachers.
+    """
+    d, (labels, groups) = np.asarray(differences, float), np.unique(np.asarray(teachers), return_inverse=True)
+    means = np.array([d[groups == group].mean() for group in range(len(labels))])
+    within = d - means[groups]
+    if len(labels) == d.size or len(labels) < 2 or np.allclose(within, 0, atol=1e-12):
+        return paired_estimate(means)._replace(df=max(len(labels) - 1, 0))
+    scale = d.std(ddof=1)  # the optimiser's tolerances are absolute
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a variance of teachers that is estimated as zero is no problem here
+        fitted = MixedLM(d / scale, np.ones_like(d), groups).fit(reml=True)
+    return Estimate(float(fitted.fe_params[0] * scale), float(fitted.bse_fe[0] * scale), len(labels) - 1)
+
+
+def two_sided_p(estimate: Estimate) -> float:
+    """Two-sided p of the t test that the mean is 0; differences that do not vary give 1 if zero, else 0."""
+    mean, se, df = estimate
+    if math.isnan(se):
+        return math.nan
+    if se == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(mean) / se, df))
+
+
+def equivalence_p(estimate: Estimate, delta: float) -> float:
+    """p of two one-sided t tests (Schuirmann 1987) that the mean lies within ±``delta``: the larger of the two.
+
+    Differences that do not vary are inside the margin (0) or not (1).
+    """
+    mean, se, df = estimate
+    if math.isnan(se):
+        return math.nan
+    if se == 0:
+        return 0.0 if abs(mean) < delta else 1.0
+    return float(stats.t.sf((delta - abs(mean)) / se, df))
+
+
+def paired_t_p(differences: ArrayLike, *, test_over_train: float = 0.0) -> float:
+    """Two-sided p of the paired t test of ``differences`` [n]; with a ratio, the corrected resampled one."""
+    return two_sided_p(paired_estimate(differences, test_over_train=test_over_train))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -118,9 +192,8 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def tost(d: NDArray[np.float64], delta: float) -> tuple[float, float, float]:
     """90% t interval of the mean of ``d`` and TOST's p; differences that do not vary are inside the margin or not."""
-    if d.size < 2:
+    estimate = paired_estimate(d)
+    if math.isnan(estimate.se):
         return math.nan, math.nan, math.nan
-    if np.ptp(d) == 0:
-        return float(d[0]), float(d[0]), 0.0 if abs(d[0]) < delta else 1.0
-    half = stats.t.ppf(0.95, d.size - 1) * d.std(ddof=1) / math.sqrt(d.size)
-    return d.mean() - half, d.mean() + half, float(ttost_paired(d, np.zeros_like(d), -delta, delta)[0])
+    half = stats.t.ppf(0.95, estimate.df) * estimate.se
+    return estimate.mean - half, estimate.mean + half, equivalence_p(estimate, delta)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from distillbench import across, figures, libraries, stats, tables
+from distillbench.comparison_table import write_comparison
 from distillbench.mlflow_store import TrackingError
 from distillbench.plan import asked_hyperparameters
 from distillbench.record import Record, RecordError, digest, read_shard, write_atomically
@@ -58,18 +59,30 @@ def compare(
     baseline: str,
     alpha: float,
     delta: float,
+    test: stats.Test,
+    family: stats.Family,
 ) -> str:
     """Test every method against the baseline, and the libraries for equivalence; write the tables.
 
     cards: descriptions of the data sets. protocols: sentences on pairs with a protocol of their own.
     """
     frame = tables.read_runs(Path(runs))
-    comparison = stats.compare(frame, baseline=baseline, alpha=alpha)
-    csv, html, tex, markdown = (Path(outputs[name]) for name in ("csv", "html", "tex", "markdown"))
+    comparison = stats.compare(frame, baseline=baseline, alpha=alpha, delta=delta, test=test, family=family)
     equivalence = libraries.equivalence(frame, delta=delta)
     remarks = [*_origins_in_words(cards), *protocols, *_equivalence_in_words(equivalence, delta)]
-    remarks.append(across.across_cells(frame).sentence)
-    tables.write_comparison(comparison, csv=csv, html=html, tex=tex, markdown=markdown, alpha=alpha, remarks=remarks)
+    remarks.append(across.across_cells(frame, baseline=baseline, alpha=alpha).sentence)
+    write_comparison(
+        comparison,
+        csv=Path(outputs["csv"]),
+        parquet=Path(outputs["parquet"]),
+        html=Path(outputs["html"]),
+        tex=Path(outputs["tex"]),
+        markdown=Path(outputs["markdown"]),
+        alpha=alpha,
+        delta=delta,
+        family=family,
+        remarks=remarks,
+    )
     tables.write_equivalence(equivalence, Path(outputs["equivalence"]))
     students = comparison[comparison["verdict"] != "control"]
     return f"{len(students)} comparisons: " + ", ".join(

@@ -5,29 +5,46 @@ every statement here is about the differences method - baseline, seed by seed. I
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from distillbench.frames import CELL, check_runs, failures, finished, seeds_in_words
 from distillbench.paired import (
     ALPHA,
     MIN_SEEDS,
     RESAMPLES,
+    Estimate,
     bca_interval,
+    equivalence_p,
     holm,
+    mixed_estimate,
     paired_differences,
+    paired_estimate,
     paired_t_p,
     rank_biserial,
     share_improved,
+    sign_flip_p,
     signed_rank_p,
+    two_sided_p,
 )
+from distillbench.power import seeds_needed, smallest_detectable
 
+DELTA = 0.01
 COMPARISON_COLUMNS = [
     *CELL, "method", "role", "baseline", "metric", "resplit", "params", "n_ok", "n", "mean", "std", "n_pairs", "diff",
-    "ci_low", "ci_high", "p_wilcoxon", "p_holm", "p_ttest", "p_resplit", "p_resplit_holm", "effect", "p_improve",
-    "verdict", "note",
+    "ci_low", "ci_high", "test", "p_value", "p_holm", "p_wilcoxon", "p_ttest", "p_resplit", "p_resplit_holm",
+    "p_equivalent", "p_equivalent_resplit", "effect", "p_improve", "gap_closed", "detectable", "seeds_needed",
+    "best", "p_best", "verdict", "note",
 ]  # fmt: skip
+Test = Literal["wilcoxon", "permutation"]
+Family = Literal["cell", "table"]
+Row = dict[str, Any]
+_Scores = dict[str, "pd.Series[float]"]  # of the finished seeds, by method
+TESTS: dict[str, Callable[[ArrayLike], float]] = {"wilcoxon": signed_rank_p, "permutation": sign_flip_p}
+MIXED = "mixed model"
 
 
 def compare(
@@ -35,26 +52,45 @@ def compare(
     *,
     baseline: str = "supervised",
     alpha: float = ALPHA,
+    delta: float = DELTA,
+    test: Test = "wilcoxon",
+    family: Family = "cell",
     min_seeds: int = MIN_SEEDS,
     resamples: int = RESAMPLES,
 ) -> pd.DataFrame:
     """Compare every method with ``baseline`` within each cell (data set, backend, pair), paired over seeds.
 
     ``runs`` has one row per run (see ``tables.runs_table``). One row per cell and method comes back, the teacher first,
-    then the baseline, then the methods in order of appearance, with COMPARISON_COLUMNS: ``mean`` and sample ``std`` of
-    the test metric over the ``n_ok`` of ``n`` seeds that finished; over the ``n_pairs`` seeds finished by both,
-    ``diff`` (mean difference to the baseline) with its 95% BCa interval, ``p_wilcoxon`` (``signed_rank_p``),
-    ``p_ttest`` (a check of sensitivity, decides nothing), ``effect`` (``rank_biserial``), ``p_improve``; ``p_holm``,
-    adjusted by Holm (1979) over the methods of the cell that have ``min_seeds`` pairs. Fractions in [0, 1] throughout.
+    then the baseline, then the methods in order of appearance, with COMPARISON_COLUMNS. Metrics are fractions:
+
+    - ``mean`` and sample ``std`` of the test metric over the ``n_ok`` of ``n`` seeds that finished;
+    - over the ``n_pairs`` seeds finished by both: ``diff`` (mean difference to the baseline) with its 95% BCa interval,
+      ``effect`` (``rank_biserial``), ``p_improve``, and ``gap_closed``: that difference as a share of the teacher's,
+      over the seeds that all three finished, where the interval of the teacher's own difference lies above zero;
+    - ``p_value`` of the ``test`` that decides: "wilcoxon" (``signed_rank_p``), "permutation" (``sign_flip_p``), or,
+      whatever was asked for, "mixed model" (``mixed_estimate``) in a cell where seeds share teachers; ``p_wilcoxon``
+      and ``p_ttest`` beside it decide nothing;
+    - ``p_holm``: ``p_value`` adjusted by Holm (1979) over the ``family``: the methods of the cell, or of the whole
+      table, that have ``min_seeds`` pairs; ``p_resplit_holm``, ``p_equivalent`` (two one-sided tests within ±``delta``)
+      and ``p_equivalent_resplit`` (the same with Nadeau and Bengio's error) likewise;
+    - ``detectable``: the smallest difference that these seeds would show with 80% power, ``seeds_needed``: the seeds
+      that a difference as large as the one seen would need; see ``power``;
+    - ``best``: "best" for the student with the highest mean, "not worse" where the test (Holm over the others of the
+      cell, ``p_best``) does not show a student to be worse than it, else empty; see ``_mark_best``.
+
     Teacher and baseline are controls and belong to no family. Raises ValueError where ``runs`` lacks a column or the
-    baseline, has two runs of one seed, or a finished run without a test value.
+    baseline, has two runs of one seed, or a finished run without a test value; for an unknown test or family, or a
+    margin that is not positive.
 
     ``verdict`` is one of
 
     - ``better``, ``worse``: p_holm <= alpha (and, where the split is redrawn per seed, p_resplit_holm <= alpha);
     - ``better on these splits``, ``worse on these splits``: the split is redrawn and only p_holm <= alpha;
+    - ``equivalent within δ``: no difference shown and p_equivalent <= alpha (redrawn splits: p_equivalent_resplit, too;
+      with the first alone it is ``equivalent within δ on these splits``);
     - ``no difference shown``: which is not "equal";
-    - ``n too small``: fewer than ``min_seeds`` pairs; ``control``; ``skipped``; ``all failed``.
+    - ``too few seeds``: fewer than ``min_seeds`` pairs, or one teacher for all;
+    - ``control``; ``skipped``; ``all failed``.
 
     Why two kinds of "better" where the split is redrawn: given the data set, seeds (split, initialisation) are
     independent and identically distributed, so the signed-rank test is valid for the difference expected over splits of
@@ -64,26 +100,83 @@ def compare(
     The stronger word needs both tests; the weaker says what has been shown. Fixed splits: one data set, one claim.
     """
     check_runs(runs, baseline)
+    for name, value, known in (("test", test, TESTS), ("family", family, ("cell", "table"))):
+        if value not in known:
+            raise ValueError(f"{name}: unknown {value!r}: choose from {', '.join(known)}")
+    if not delta > 0:
+        raise ValueError(f"delta: {delta} is not a margin; give a positive fraction such as 0.01")
     teachers = list(pd.unique(runs.loc[runs["role"] == "teacher", "method"]))
     students = [m for m in pd.unique(runs["method"]) if m != baseline and m not in teachers]
-    rows: list[dict[str, Any]] = []
+    cells: list[tuple[list[Row], _Scores, _Decision]] = []
     for _, cell in runs.groupby(CELL, sort=False):
-        of = dict(list(cell.groupby("method", sort=False)))
+        of = {str(method): of_method for method, of_method in cell.groupby("method", sort=False)}
         present = [m for m in [*teachers, baseline, *students] if m in of]
-        members = [_summary(of[m], of.get(baseline, cell.head(0)), baseline, resamples) for m in present]
-        _adjust(members, alpha, min_seeds)
-        for row in members:
-            row["verdict"] = _verdict(row, alpha, min_seeds)
-        rows += members
-    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS).astype({"params": "Int64"})
+        scores = {m: finished(of_method) for m, of_method in {baseline: cell.head(0), **of}.items()}
+        decide = _Decision(test, _shared_teachers(cell), alpha, delta, min_seeds)
+        members = [
+            _summary(of[m], of.get(baseline, cell.head(0)), baseline, scores, decide, resamples) for m in present
+        ]
+        _close_gaps(members, scores, baseline)
+        cells.append((members, scores, decide))
+    every = [row for members, _, _ in cells for row in members]
+    for rows in [members for members, _, _ in cells] if family == "cell" else [every]:
+        _adjust(rows, alpha, min_seeds)
+    for members, scores, decide in cells:
+        _mark_best(members, scores, decide)
+    rows = [row | {"verdict": _verdict(row, alpha, min_seeds)} for row in every]
+    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS).astype({"params": "Int64", "seeds_needed": "Int64"})
 
 
-def _summary(of_method: pd.DataFrame, of_baseline: pd.DataFrame, baseline: str, resamples: int) -> dict[str, Any]:
+class _Decision:
+    """The test that decides in one cell. ``teachers``: who taught which seed, where seeds share teachers."""
+
+    def __init__(
+        self, test: Test, teachers: "pd.Series[Any] | None", alpha: float, delta: float, min_seeds: int
+    ) -> None:
+        self.name = test if teachers is None else MIXED
+        self.test, self.teachers, self.alpha, self.delta, self.min_seeds = test, teachers, alpha, delta, min_seeds
+
+    def estimate(self, d: "pd.Series[float]", test_over_train: float = 0.0) -> Estimate:
+        """The mean of the differences ``d`` (by seed) and its error."""
+        if self.teachers is None:
+            return paired_estimate(d, test_over_train=test_over_train)
+        return mixed_estimate(d, self.teachers[d.index])
+
+    def p(self, d: "pd.Series[float]") -> float:
+        """The p that decides."""
+        return TESTS[self.test](d.to_numpy(float)) if self.teachers is None else two_sided_p(self.estimate(d))
+
+
+def _shared_teachers(cell: pd.DataFrame) -> "pd.Series[Any] | None":
+    """The teacher of each seed, by the digest of its weights, where several seeds have the same; else None."""
+    if "weights" not in cell.columns:
+        return None
+    taught = cell[(cell["role"] == "teacher") & (cell["status"] == "ok") & (cell["weights"] != "")]
+    weights = taught.set_index("seed")["weights"]
+    if not weights.duplicated().any():
+        return None
+    alone = {seed: f"seed {seed}" for seed in cell["seed"].unique()}  # of a seed without: as if it had its own
+    return pd.Series(alone | weights.to_dict())
+
+
+def _differences(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":
+    """a - b by seed, over the seeds that both finished."""
+    return pd.Series(paired_differences(a, b), index=a.index.intersection(b.index), dtype=float)
+
+
+def _summary(
+    of_method: pd.DataFrame,
+    of_baseline: pd.DataFrame,
+    baseline: str,
+    scores: _Scores,
+    decide: _Decision,
+    resamples: int,
+) -> Row:
     """One row of ``compare`` before anything that needs the other methods of the cell."""
-    score, reference = finished(of_method), finished(of_baseline)
-    d = paired_differences(score, reference)
+    score = scores[of_method["method"].iloc[0]]
+    d = _differences(score, scores[baseline])
     known = of_method["params"].dropna()
-    row: dict[str, Any] = {name: of_method[name].iloc[0] for name in [*CELL, "method", "role", "metric"]} | {
+    row: Row = {name: of_method[name].iloc[0] for name in [*CELL, "method", "role", "metric"]} | {
         "baseline": baseline,
         "resplit": bool(of_method["resplit"].astype(bool).any()),
         "params": int(known.iloc[0]) if len(known) else pd.NA,
@@ -92,63 +185,128 @@ def _summary(of_method: pd.DataFrame, of_baseline: pd.DataFrame, baseline: str, 
         "mean": score.mean(),
         "std": score.std(ddof=1),
         "n_pairs": 0,
-        "note": _note(of_method, of_baseline, baseline, d.size),
+        "seeds_needed": pd.NA,
+        "best": "",
+        "note": _note(of_method, of_baseline, baseline, len(d)),
         "skipped": bool((of_method["status"] == "skipped").all()),
     }
-    if row["method"] == baseline or d.size == 0:
+    if row["method"] == baseline or d.empty:
         return row
     ok = of_method[of_method["status"] == "ok"]
-    ratio = float((ok["n_test"].astype(float) / ok["n_train"].astype(float)).mean())
+    ratio = float((ok["n_test"].astype(float) / ok["n_train"].astype(float)).mean()) if row["resplit"] else math.nan
     interval = bca_interval(d, resamples=resamples)
+    if len(d) > 1 and not d.any():
+        _add_note(row, f"identical to {baseline} in every seed")
+    if decide.teachers is not None:
+        taught = decide.teachers[d.index].nunique()
+        about = f"{len(d)} seeds share {taught} teacher{'s' * (taught > 1)}"
+        _add_note(row, f"{about}: the test is a mixed model" if taught > 1 else f"{about}: nothing is known of others")
     return row | {
-        "n_pairs": d.size,
+        "n_pairs": len(d),
         "diff": d.mean(),
         "ci_low": interval.low,
         "ci_high": interval.high,
+        "test": decide.name,
+        "p_value": decide.p(d),
         "p_wilcoxon": signed_rank_p(d),
         "p_ttest": paired_t_p(d),
-        "p_resplit": paired_t_p(d, test_over_train=ratio) if row["resplit"] else math.nan,
+        "p_resplit": paired_t_p(d, test_over_train=ratio),
+        "p_equivalent": equivalence_p(decide.estimate(d), decide.delta),
+        "p_equivalent_resplit": equivalence_p(paired_estimate(d, test_over_train=ratio), decide.delta),
         "effect": rank_biserial(d),
         "p_improve": share_improved(d),
+        "spread": 0.0 if d.nunique() == 1 else d.std(ddof=1),
     }
 
 
-def _adjust(rows: list[dict[str, Any]], alpha: float, min_seeds: int) -> None:
-    """Holm over the family of one cell; a family that cannot reject at any outcome is told so."""
+def _close_gaps(rows: list[Row], scores: _Scores, baseline: str) -> None:
+    """``gap_closed`` of each student: meaningful only where the teacher is shown to be ahead of the baseline."""
+    taught = next((row for row in rows if row["role"] == "teacher"), None)
+    if taught is None or not taught.get("ci_low", math.nan) > 0:
+        return
+    ahead = _differences(scores[taught["method"]], scores[baseline])
+    for row in rows:
+        if row["n_pairs"] and row is not taught:
+            d = _differences(scores[row["method"]], scores[baseline])
+            seeds = d.index.intersection(ahead.index)
+            gap = ahead[seeds].mean()
+            row["gap_closed"] = d[seeds].mean() / gap if gap > 0 else math.nan
+
+
+def _mark_best(rows: list[Row], scores: _Scores, decide: _Decision) -> None:
+    """Which students are not shown to be worse than the one with the highest mean. Too few seeds: no mark at all.
+
+    The baseline is worse only where that one's own comparison with it says so, too: the mark never says more than the
+    verdict.
+    """
+    students = [row for row in rows if row["role"] == "student" and row["n_ok"] >= decide.min_seeds]
+    best = max(students, key=lambda row: row["mean"], default=None)
+    if best is None:
+        return
+    others = [(row, _differences(scores[row["method"]], scores[best["method"]])) for row in students if row is not best]
+    tested = [(row, d, decide.p(d)) for row, d in others if len(d) >= decide.min_seeds]
+    rivals = [(row, d, p) for row, d, p in tested if not math.isnan(p)]
+    for (row, d, _), adjusted in zip(rivals, holm([p for _, _, p in rivals]), strict=True):
+        row["p_best"] = adjusted
+        if row["method"] == row["baseline"]:
+            row["p_best"] = max(adjusted, best.get("p_holm", math.nan))
+        row["best"] = "" if row["p_best"] <= decide.alpha and d.mean() < 0 else "not worse"
+    best["best"] = "best" if rivals else ""
+
+
+def _adjust(rows: list[Row], alpha: float, min_seeds: int) -> None:
+    """Holm over one family, and its power; a family that cannot reject at any outcome is told so."""
     family = [
         row for row in rows
         if row["role"] == "student" and row["method"] != row["baseline"] and row["n_pairs"] >= min_seeds
     ]  # fmt: skip
     if not family:
         return
-    for row, p in zip(family, holm([row["p_wilcoxon"] for row in family]), strict=True):
-        row["p_holm"] = p
-    for row, p in zip(family, holm([row["p_resplit"] for row in family]), strict=True):
-        row["p_resplit_holm"] = p
+    for name, adjusted in (
+        ("p_value", "p_holm"),
+        ("p_resplit", "p_resplit_holm"),
+        ("p_equivalent", "p_equivalent"),
+        ("p_equivalent_resplit", "p_equivalent_resplit"),
+    ):
+        for row, p in zip(family, holm([row[name] for row in family]), strict=True):
+            row[adjusted] = p
+    level = alpha / len(family)  # Holm's first step: what is shown there is shown whatever the other methods do
+    for row in family:
+        if row["test"] != MIXED:
+            row["detectable"] = smallest_detectable(row["n_pairs"], row["spread"], level)
+            needed = seeds_needed(row["diff"], row["spread"], level)
+            row["seeds_needed"] = pd.NA if needed is None else needed
     pairs = max(row["n_pairs"] for row in family)
     smallest = len(family) * 2.0 ** (1 - pairs)
     if smallest > alpha:
         reason = f"{pairs} pairs, {len(family)} methods: Holm's p cannot be below {smallest:.3f}, more seeds are needed"
         for row in family:
-            row["note"] = "; ".join(filter(None, [row["note"], reason]))
+            if row["test"] != MIXED:
+                _add_note(row, reason)
 
 
-def _verdict(row: dict[str, Any], alpha: float, min_seeds: int) -> str:
+def _verdict(row: Row, alpha: float, min_seeds: int) -> str:
     if row["skipped"]:
         return "skipped"
     if row["n_ok"] == 0:
         return "all failed"
     if row["role"] == "teacher" or row["method"] == row["baseline"]:
         return "control"
-    if row["n_pairs"] < min_seeds:
-        return "n too small"
-    if not row["p_holm"] <= alpha:
-        return "no difference shown"
-    if row["diff"] * row["effect"] <= 0:
-        row["note"] = "; ".join(filter(None, [row["note"], "ranks and mean differ in direction"]))
-        return "no difference shown"
-    word = "better" if row["effect"] > 0 else "worse"
-    return f"{word} on these splits" if row["resplit"] and not row["p_resplit_holm"] <= alpha else word
+    if row["n_pairs"] < min_seeds or math.isnan(row["p_value"]):
+        return "too few seeds"
+    splits = " on these splits" if row["resplit"] else ""
+    if row["p_holm"] <= alpha and row["diff"] * row["effect"] > 0:
+        word = "better" if row["diff"] > 0 else "worse"
+        return word if row["p_resplit_holm"] <= alpha else word + splits
+    if row["p_holm"] <= alpha:
+        _add_note(row, "ranks and mean differ in direction")
+    elif row["p_equivalent"] <= alpha:
+        return "equivalent within δ" + ("" if row["p_equivalent_resplit"] <= alpha else splits)
+    return "no difference shown"
+
+
+def _add_note(row: Row, text: str) -> None:
+    row["note"] = "; ".join(filter(None, [row["note"], text]))
 
 
 def _note(of_method: pd.DataFrame, of_baseline: pd.DataFrame, baseline: str, pairs: int) -> str:
