@@ -175,7 +175,7 @@ def test_the_footnotes_state_budget_values_gain_and_spread(tmp_path):
     assert "The split of digits is redrawn with the seed" in budget and "may be test nodes of reported seeds" in budget
     assert chosen.startswith("Tuned, digits, gat (with PyG): validation accuracy in %")
     lsp = "lsp 75.0 → 85.0 [15.0, 85.0] weight 2.5, kernel rbf, learning rate 0.01 (1 of 4 trials failed)"
-    assert f": {lsp}; supervised 75.0 → 75.0 [15.0, 85.0] defaults (" in chosen
+    assert f": {lsp}; supervised 75.0 → 75.0 [15.0, 85.0] the defaults: learning rate 0.01 (" in chosen
     assert "glnn 75.0 → 75.0 [15.0, 85.0] nothing to vary (" in chosen
     fixed_split = tuning_like(resplit=False, seeds=[1000000])
     (budget, _) = footnotes(written(tmp_path, fixed_split))

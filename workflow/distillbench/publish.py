@@ -27,7 +27,7 @@ from distillbench.record import Record, file_digest, read_record, write_atomical
 MARK = "<!-- results -->"
 DEFAULT = Path("config/config.yaml")
 TABLES = ("comparison.csv", "comparison.md", "equivalence.csv", "runs.csv")
-WHERE_THERE_ARE = ("profiles.csv", "reproduction.csv", "reproduction.md")
+WHERE_THERE_ARE = ("profiles.csv", "tuning.csv", "reproduction.csv", "reproduction.md")
 
 
 def provenance(results: Path, config: Path, elapsed: str) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _chosen(dataset: str, pair: str, tunings: Sequence[Tuning]) -> str:
         if tuning.reason:
             text += f" defaults, {tuning.reason}"
         elif not tuning.chosen_trial:
-            text += " defaults" if in_words(tuning.chosen) else " nothing to vary"
+            text += f" the defaults: {in_words(tuning.chosen)}" if in_words(tuning.chosen) else " nothing to vary"
         else:
             text += f" {in_words(tuning.chosen)}"
         texts.append(text + (f" ({failed} of {len(tuning.trials)} trials failed)" if failed else ""))
