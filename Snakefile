@@ -19,8 +19,10 @@ include: "workflow/rules/tune.smk"
 include: "workflow/rules/distill.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/compare.smk"
+include: "workflow/rules/figures.smk"
 include: "workflow/rules/reproduce.smk"
 include: "workflow/rules/structure.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/track.smk"
 
 
@@ -31,4 +33,5 @@ rule all:
         PLAN.profile_files(),
         PLAN.table_files(),
         PLAN.figure_files(),
+        f"{RESULTS}/report/index.html",
         f"{RESULTS}/mlflow/synced.json",

@@ -49,7 +49,7 @@ def test_identical_libraries_are_equivalent_and_a_constant_shift_beyond_delta_is
 def test_a_skipped_library_gives_no_equivalence():
     skipped = {("kd", s): ("skipped", "dgl is not installed") for s in range(10)}
     (row,) = libraries.equivalence(two_backends(BASE, BASE, dgl=skipped)).to_dict("records")
-    assert row["verdict"] == "n too small" and row["note"] == "dgl: skipped (dgl is not installed)"
+    assert row["verdict"] == "too few seeds" and row["note"] == "dgl: skipped (dgl is not installed)"
     assert libraries.equivalence(runs_of({"kd": BASE})).empty
     with pytest.raises(ValueError, match="delta"):
         libraries.equivalence(two_backends(BASE, BASE), delta=0)

@@ -17,6 +17,7 @@ from scipy import stats
 
 from distillbench.frames import check_runs
 from distillbench.paired import ALPHA, holm, signed_rank_p
+from distillbench.params import MIN_CELLS
 
 ACROSS_COLUMNS = [
     "method", "mean_rank", "rank_low", "rank_high", "first", "iqm", "iqm_low", "iqm_high",
@@ -66,7 +67,7 @@ def across_cells(
     runs: pd.DataFrame,
     *,
     baseline: str = "supervised",
-    min_cells: int = 6,
+    min_cells: int = MIN_CELLS,
     alpha: float = ALPHA,
     resamples: int = 2000,
 ) -> Across:

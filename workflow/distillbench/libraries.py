@@ -43,7 +43,7 @@ def equivalence(
     more", which is the 90% t interval of ``diff`` = a - b lying within ±delta. A large p of a test of
     difference would show nothing. Rows are separate claims and not adjusted for their number. EQUIVALENCE_COLUMNS come
     back, without rows if ``runs`` lacks one of the backends; ``verdict`` is ``equivalent within δ``, ``not shown
-    equivalent`` or ``n too small``. ``time_ratio``: see ``median_ratio``, of the training times a / b; below 1, a was
+    equivalent`` or ``too few seeds``. ``time_ratio``: see ``median_ratio``, of the training times a / b; below 1, a was
     faster. Early stopping is part of it, and so are the devices: ``note`` says where they differ. NaN where ``runs``
     has no ``train_seconds``. Raises ValueError for delta <= 0.
     """
@@ -72,7 +72,7 @@ def equivalence(
                 "mean_a": score_a[seeds].mean(), "mean_b": score_b[seeds].mean(),
                 "diff": d.mean() if d.size else math.nan,
                 "ci90_low": low, "ci90_high": high, "delta": delta, "p_tost": p,
-                "verdict": "n too small" if d.size < min_seeds else shown,
+                "verdict": "too few seeds" if d.size < min_seeds else shown,
                 "time_ratio": ratio.median, "time_ratio_low": ratio.low, "time_ratio_high": ratio.high,
                 "note": "; ".join(notes),
             })  # fmt: skip

@@ -23,6 +23,7 @@ ALL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "multilabel", "graph-m
 Direction = Literal["student||teacher", "teacher||student"]  # of a KL divergence
 Reduction = Literal["nodes", "edges"]
 
+MIN_CELLS = 6  # data sets × pairs, below which nothing is tested over them (Demšar, JMLR 2006)
 TEACHER = "teacher"  # takes a method's place in paths and tables
 METRICS: dict[TaskName, str] = {"multiclass": "accuracy", "graph-multiclass": "accuracy", "multilabel": "micro_f1"}
 

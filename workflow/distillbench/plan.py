@@ -12,7 +12,7 @@ from typing import Any
 from distillbench.checks import problems_of
 from distillbench.config import Config, ConfigError, Pair, Protocol, name_files, read_config
 from distillbench.grid import Grid
-from distillbench.params import METRICS, TEACHER, suggestion
+from distillbench.params import METRICS, MIN_CELLS, TEACHER, suggestion
 from distillbench.paths import Cell
 from distillbench.record import digest
 from distillbench.tuning import with_chosen
@@ -68,17 +68,32 @@ class Plan(Grid):
 
     def table_files(self) -> list[str]:
         """The tables that a run ends in."""
-        names = ["runs.csv", "runs.parquet", *[f"comparison.{ending}" for ending in ("csv", "html", "tex", "md")]]
+        names = ["runs.csv", "runs.parquet"]
+        names += [f"comparison.{ending}" for ending in ("csv", "parquet", "html", "tex", "md")]
+        names += ["equivalence.csv", "times.csv", "across.csv", "pareto.csv"]
         names += ["tuning.csv"] if self.config.tune else []
-        names += ["equivalence.csv"] + (["profiles.csv"] if self.config.profile else [])
+        names += ["profiles.csv"] if self.config.profile else []
         if self.published_pairs():
             names += [f"reproduction.{ending}" for ending in ("csv", "html", "md")]
         return [str(self.paths.root / "tables" / name) for name in names]
 
     def figure_files(self) -> list[str]:
-        """One figure per data set, in two formats."""
-        names = [f"{dataset}.{ending}" for dataset in self.config.datasets for ending in ("png", "svg")]
-        return [str(self.paths.root / "figures" / name) for name in names]
+        """All figures, in two formats: per data set, of the libraries, across data sets, and curves per cell."""
+        names = [name for dataset in self.config.datasets for name in (dataset, f"pareto-{dataset}")]
+        names += ["libraries"] if len(self.config.backends) > 1 else []
+        pairs = {(cell.dataset, cell.pair) for cell in self.cells}
+        names += ["across"] if len(pairs) >= MIN_CELLS else []
+        names += ["/".join(("curves", "-".join(cell))) for cell in self.cells]
+        return [str(self.paths.root / "figures" / f"{name}.{ending}") for name in names for ending in ("png", "svg")]
+
+    def profile_table(self) -> list[str]:
+        """The table of profiles, if the config asks for any."""
+        return [str(self.paths.root / "tables/profiles.csv")] if self.config.profile else []
+
+    def shards_of(self, cell: Cell) -> list[str]:
+        """All files of records of a cell, the teacher's first."""
+        methods = (TEACHER, *self.methods_of(cell))
+        return [str(self.paths.shard(cell, method, shard)) for method in methods for shard in self.shards]
 
     def structure_cells(self) -> list[Cell]:
         """The cells whose features are drawn: those with every method that is to be drawn."""

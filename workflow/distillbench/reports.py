@@ -1,4 +1,4 @@
-"""What the rules at the end of the DAG do: records to tables, tables to figures, everything to MLflow. No torch."""
+"""What the rules at the end of the DAG do: records to tables, everything to MLflow. No torch."""
 
 import json
 from collections.abc import Sequence
@@ -7,12 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from distillbench import across, figures, libraries, stats, tables
+from distillbench import across, libraries, stats, tables
 from distillbench.comparison_table import write_comparison
 from distillbench.mlflow_store import TrackingError
+from distillbench.pareto import pareto_table
 from distillbench.plan import asked_hyperparameters
 from distillbench.record import Record, RecordError, digest, read_shard, write_atomically
 from distillbench.tracking import sync
+from distillbench.tuning_table import footnotes
 
 AGAIN = "Delete it and run snakemake again: finished seeds that fit are not trained again."
 
@@ -55,6 +57,7 @@ def compare(
     runs: str,
     outputs: dict[str, str],
     cards: Sequence[str],
+    tuning: Sequence[str],
     protocols: Sequence[str],
     baseline: str,
     alpha: float,
@@ -64,13 +67,16 @@ def compare(
 ) -> str:
     """Test every method against the baseline, and the libraries for equivalence; write the tables.
 
-    cards: descriptions of the data sets. protocols: sentences on pairs with a protocol of their own.
+    cards: descriptions of the data sets. tuning: files of chosen hyper-parameters, where the config tunes. protocols:
+    sentences on pairs with a protocol of their own.
     """
     frame = tables.read_runs(Path(runs))
     comparison = stats.compare(frame, baseline=baseline, alpha=alpha, delta=delta, test=test, family=family)
     equivalence = libraries.equivalence(frame, delta=delta)
-    remarks = [*_origins_in_words(cards), *protocols, *_equivalence_in_words(equivalence, delta)]
-    remarks.append(across.across_cells(frame, baseline=baseline, alpha=alpha).sentence)
+    times = libraries.cell_times(frame)
+    over_cells = across.across_cells(frame, baseline=baseline, alpha=alpha)
+    remarks = [*_origins_in_words(cards), *protocols, *footnotes(tuning), *_equivalence_in_words(equivalence, delta)]
+    remarks += [*_times_in_words(times), over_cells.sentence]
     write_comparison(
         comparison,
         csv=Path(outputs["csv"]),
@@ -83,7 +89,9 @@ def compare(
         family=family,
         remarks=remarks,
     )
-    tables.write_equivalence(equivalence, Path(outputs["equivalence"]))
+    tables.write_csv(equivalence, Path(outputs["equivalence"]))
+    tables.write_csv(times, Path(outputs["times"]))
+    tables.write_csv(over_cells.table, Path(outputs["across"]))
     students = comparison[comparison["verdict"] != "control"]
     return f"{len(students)} comparisons: " + ", ".join(
         f"{n} {verdict}" for verdict, n in students["verdict"].value_counts().items()
@@ -112,12 +120,23 @@ def _equivalence_in_words(equivalence: pd.DataFrame, delta: float) -> list[str]:
     return [f"PyG and DGL equivalent within {margin}: {'; '.join(texts)}."] if texts else []
 
 
-def figure(runs: str, dataset: str, png: str, svg: str, baseline: str, alpha: float) -> str:
-    """Draw one data set's figure."""
-    frame = tables.read_runs(Path(runs))
-    comparison = stats.compare(frame[frame["dataset"] == dataset], baseline=baseline, alpha=alpha)
-    figures.draw_dataset(frame, comparison, dataset, png=Path(png), svg=Path(svg), baseline=baseline)
-    return f"{dataset}: {png}"
+def _times_in_words(times: pd.DataFrame) -> list[str]:
+    """How long training took with PyG, in terms of DGL's time, for each data set and pair."""
+    known = times.dropna(subset=["time_ratio"]).to_dict("records")
+    texts = [
+        f"{row['dataset']}, {row['pair']}: {row['time_ratio']:.2f}"
+        + ("" if pd.isna(row["time_ratio_low"]) else f" [{row['time_ratio_low']:.2f}, {row['time_ratio_high']:.2f}]")
+        for row in known
+    ]
+    about = "Training time with PyG over that with DGL, median over seeds with its 95% interval, other jobs beside it"
+    return [f"{about}: {'; '.join(texts)}."] if texts else []
+
+
+def pareto(runs: str, profiles: str | None, csv: str) -> str:
+    """What each method scores and costs, and which no other one beats at both."""
+    table = pareto_table(tables.read_runs(Path(runs)), pd.read_csv(profiles) if profiles else None)
+    tables.write_csv(table, Path(csv))
+    return f"{len(table)} methods and teachers against what they cost"
 
 
 def collect_profiles(profiles: Sequence[str], csv: str) -> str:

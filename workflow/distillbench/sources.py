@@ -122,11 +122,13 @@ class Sources:
 
     def table_sources(self) -> list[str]:
         """Source files that the tables depend on."""
-        return _sources("stats.py", "tables.py")
+        names = ("frames.py", "paired.py", "power.py", "stats.py", "libraries.py", "across.py", "pareto.py")
+        written = ("tables.py", "comparison_table.py", "latex.py", "tuning_table.py", "reports.py")
+        return _sources(*names, *written)
 
-    def figure_sources(self) -> list[str]:
-        """Source files that the figures depend on."""
-        return _sources("stats.py", "figures.py")
+    def figure_sources(self, *names: str) -> list[str]:
+        """Source files that a figure depends on, ``names`` and what all figures share."""
+        return _sources("drawing.py", "style.py", "distillbench.mplstyle", "tables.py", *names)
 
     def report_sources(self) -> list[str]:
         """Files that the report page depends on."""

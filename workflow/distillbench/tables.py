@@ -85,11 +85,6 @@ def _corrupt(path: Path, reason: str) -> RecordError:
     )
 
 
-def write_equivalence(equivalence: pd.DataFrame, csv: Path) -> None:
-    """Write what ``stats.equivalence`` returned, full precision, in fractions."""
-    write_csv(equivalence, csv)
-
-
 def write_profiles(rows: list[dict[str, Any]], csv: Path) -> None:
     """Write one row per profile; the columns are the keys, in order of appearance."""
     write_csv(pd.DataFrame(rows), csv)

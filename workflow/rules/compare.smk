@@ -20,6 +20,7 @@ rule compare:
     input:
         runs=f"{RESULTS}/tables/runs.parquet",
         cards=PLAN.cards(),
+        tuning=PLAN.tuning_files(),
         sources=PLAN.table_sources(),
     output:
         csv=report(
@@ -34,9 +35,12 @@ rule compare:
             category="Tables",
             labels={"table": "comparison", "form": "to read"},
         ),
+        parquet=f"{RESULTS}/tables/comparison.parquet",
         tex=f"{RESULTS}/tables/comparison.tex",
         markdown=f"{RESULTS}/tables/comparison.md",
         equivalence=f"{RESULTS}/tables/equivalence.csv",
+        times=f"{RESULTS}/tables/times.csv",
+        across=f"{RESULTS}/tables/across.csv",
     log:
         f"{RESULTS}/logs/compare.log",
     params:
@@ -44,26 +48,6 @@ rule compare:
         protocols=PLAN.remarks(),
     script:
         "../scripts/compare.py"
-
-
-rule figure:
-    input:
-        runs=f"{RESULTS}/tables/runs.parquet",
-        sources=PLAN.figure_sources(),
-    output:
-        png=report(
-            f"{RESULTS}/figures/{{dataset}}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-            labels={"data set": "{dataset}", "shows": "every seed, mean and interval"},
-        ),
-        svg=f"{RESULTS}/figures/{{dataset}}.svg",
-    log:
-        f"{RESULTS}/logs/figures/{{dataset}}.log",
-    params:
-        compare=PLAN.config.compare.model_dump(include={"baseline", "alpha"}),
-    script:
-        "../scripts/figure.py"
 
 
 rule profiles:
@@ -75,3 +59,16 @@ rule profiles:
         f"{RESULTS}/logs/profiles.log",
     script:
         "../scripts/profiles.py"
+
+
+rule pareto:
+    input:
+        runs=f"{RESULTS}/tables/runs.parquet",
+        profiles=PLAN.profile_table(),
+        sources=PLAN.table_sources(),
+    output:
+        csv=f"{RESULTS}/tables/pareto.csv",
+    log:
+        f"{RESULTS}/logs/pareto.log",
+    script:
+        "../scripts/pareto.py"

@@ -3,6 +3,7 @@ rule track:
         records=PLAN.shard_files(),
         tables=PLAN.table_files(),
         figures=PLAN.figure_files(),
+        page=f"{RESULTS}/report/index.html",
     output:
         synced=f"{RESULTS}/mlflow/synced.json",
     log:

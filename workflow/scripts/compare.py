@@ -7,6 +7,7 @@ call(
     {
         "runs": snakemake.input.runs,
         "cards": list(snakemake.input.cards),
+        "tuning": list(snakemake.input.tuning),
         "outputs": dict(snakemake.output),
         "protocols": snakemake.params.protocols,
         **snakemake.params.compare,

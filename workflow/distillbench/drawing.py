@@ -1,0 +1,57 @@
+"""What the figure rules of the DAG do: tables and histories to pictures. No torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from distillbench import across_figures, curves, figures, library_figures, pareto_figures, tables
+from distillbench.across import across_cells
+from distillbench.pareto import pareto_table
+from distillbench.record import read_shard
+
+
+def dataset(runs: str, comparison: str, name: str, png: str, svg: str, baseline: str) -> str:
+    """Every seed, mean and interval of one data set, with the verdicts of ``comparison``."""
+    frame, compared = tables.read_runs(Path(runs)), pd.read_parquet(comparison)
+    figures.draw_dataset(frame, compared, name, png=Path(png), svg=Path(svg), baseline=baseline)
+    return f"{name}: {png}"
+
+
+def pareto(runs: str, profiles: str | None, name: str, png: str, svg: str, baseline: str) -> str:
+    """One data set's test metric against what teacher and students cost."""
+    table = pareto_table(tables.read_runs(Path(runs)), pd.read_csv(profiles) if profiles else None)
+    pareto_figures.draw_pareto(table, name, png=Path(png), svg=Path(svg), baseline=baseline)
+    return f"{name}: {png}"
+
+
+def libraries(equivalence: str, png: str, svg: str) -> str:
+    """PyG against DGL, every method of every data set and pair."""
+    library_figures.draw_libraries(pd.read_csv(equivalence, keep_default_na=True), png=Path(png), svg=Path(svg))
+    return f"PyG against DGL: {png}"
+
+
+def across(runs: str, png: str, svg: str, baseline: str, alpha: float) -> str:
+    """The ranks of methods over data sets and pairs."""
+    found = across_cells(tables.read_runs(Path(runs)), baseline=baseline, alpha=alpha)
+    across_figures.draw_across(found, png=Path(png), svg=Path(svg))
+    return f"{found.cells} cells: {png}"
+
+
+def training(records: Sequence[str], name: str, backend: str, pair: str, png: str, svg: str) -> str:
+    """The validation curves of one cell: of every run whose history is there."""
+    histories: dict[tuple[str, int], pd.DataFrame] = {}
+    selected: dict[tuple[str, int], int] = {}
+    metric = ""
+    for shard in map(Path, records):
+        for record in read_shard(shard):
+            history = shard.with_name(f"seed-{record.seed}.history.csv")
+            run, metric = (record.method, record.seed), record.metric
+            if history.exists():
+                histories[run] = pd.read_csv(history)
+            if record.best_epoch is not None:
+                selected[run] = record.best_epoch
+    curves.draw_curves(
+        histories, name, backend, pair, png=Path(png), svg=Path(svg), metric=metric, selected=selected
+    )  # fmt: skip
+    return f"{name}, {backend}, {pair}: {len(histories)} curves"

@@ -1,0 +1,13 @@
+"""Set what each method scores beside what it costs."""
+
+from distillbench.warm import call
+
+call(
+    "distillbench.reports:pareto",
+    {
+        "runs": snakemake.input.runs,
+        "profiles": snakemake.input.profiles or None,
+        "csv": snakemake.output.csv,
+    },
+    log=snakemake.log[0],
+)
