@@ -12,7 +12,7 @@ from distillbench import libraries, stats
 from distillbench.plan import make_plan
 from distillbench.record import Record, write_shard
 from distillbench.report_facts import facts_of
-from distillbench.tables import runs_table, write_csv, write_equivalence, write_runs
+from distillbench.tables import runs_table, write_csv, write_runs
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<img src=x onerror=alert(1)>&b"
@@ -77,7 +77,7 @@ def write_results(folder, records):
     runs = runs_table(records, list(UPS))
     write_runs(runs, tables / "runs.csv", tables / "runs.parquet")
     write_csv(stats.compare(runs), tables / "comparison.csv")
-    write_equivalence(libraries.equivalence(runs), tables / "equivalence.csv")
+    write_csv(libraries.equivalence(runs), tables / "equivalence.csv")
     for dataset in pd.unique(runs["dataset"]):
         card = {"name": dataset, "source": "made here", "nodes": 1797, "classes": 10, "licence": "MIT"}
         (folder / "data" / dataset).mkdir(parents=True, exist_ok=True)

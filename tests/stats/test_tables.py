@@ -1,17 +1,21 @@
 """What people open: the table of runs, and the comparison as CSV, HTML, LaTeX and Markdown."""
 
 import re
+import shutil
+import subprocess
 import warnings
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
-from distillbench import libraries, stats, tables
+from distillbench import stats, tables
+from distillbench.comparison_table import write_comparison
 from distillbench.record import Record, RecordError
 
 BASE = [0.780, 0.795, 0.801, 0.787, 0.810, 0.792, 0.799, 0.782]
 UP = [0.011, 0.004, 0.017, 0.008, 0.023, 0.015, 0.002, 0.019]
+KINDS = ("csv", "parquet", "html", "tex", "markdown")
 HOSTILE = "<script>alert('x')</script> a|b & 50% _x_ $y$ {z} ~ ^ \\ # λ漢"
 
 
@@ -46,10 +50,9 @@ def records(*, kd="kd", resplit=False, dgl_reason="dgl is not installed"):
 def written(tmp_path):
     def write(**options):
         comparison = stats.compare(tables.runs_table(records(**options)), resamples=500)
-        paths = {kind: tmp_path / f"comparison.{kind}" for kind in ("csv", "html", "tex", "md")}
-        paths["markdown"] = paths.pop("md")
-        tables.write_comparison(comparison, **paths)
-        return comparison, {kind: path.read_text(encoding="utf-8") for kind, path in paths.items()}
+        paths = {kind: tmp_path / f"comparison.{kind}" for kind in KINDS}
+        write_comparison(comparison, **paths)
+        return comparison, {kind: path.read_text(encoding="utf-8") for kind, path in paths.items() if kind != "parquet"}
 
     return write
 
@@ -162,7 +165,7 @@ def test_markdown_rows_keep_their_cells(written):
     _, files = written(kd=HOSTILE)
     rows = [line for line in files["markdown"].splitlines() if line.startswith("|")]
     counts = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
-    assert counts == {12}  # 11 columns
+    assert counts == {14}  # 13 columns
     assert "a\\|b" in files["markdown"] and "<script>" not in files["markdown"]
 
 
@@ -175,28 +178,27 @@ def test_latex_is_balanced_and_escaped(written):
     bare = re.sub(r"\\.", "", body.replace("\\\\", ""))
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
     assert not re.search(r"[%#_~^]", bare), "a special character that is not escaped"
-    assert re.findall(r"\\begin\{([a-z*]+)\}", body) == ["table*", "tabular", "minipage"]
-    assert re.findall(r"\\end\{([a-z*]+)\}", body) == ["tabular", "minipage", "table*"]
-    columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", body)[1])
-    rows = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    floats = re.findall(r"\\(begin|end)\{([a-z*]+)\}", body)
+    assert floats == [("begin", "table*"), ("begin", "tabular"), ("end", "tabular"), ("end", "table*")]
+    columns = len(re.search(r"\\begin\{tabular\}\{((?:[lr]|p\{[^}]+\})+)\}", body)[1].replace("p{1.9cm}", "l"))
+    rows = [line for line in body.splitlines() if line.endswith(r"\tabularnewline") and "multicolumn" not in line]
     assert len(rows) == 1 + 3 + 1 and {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {columns - 1}
-    assert not re.search(r"\\\\\s*\[", body), "read as an optional argument of \\\\"
 
 
 def test_two_methods_only_and_nothing_at_all(tmp_path):
-    paths = {kind: tmp_path / kind for kind in ("csv", "html", "tex", "markdown")}
+    paths = {kind: tmp_path / kind for kind in KINDS}
     runs = tables.runs_table(r for r in records() if r.method != "teacher" and r.backend == "pyg")
-    tables.write_comparison(stats.compare(runs, resamples=100), **paths)
+    write_comparison(stats.compare(runs, resamples=100), **paths)
     assert "teacher |" not in paths["markdown"].read_text(encoding="utf-8")
-    tables.write_comparison(stats.compare(runs.head(0)), **paths)
+    write_comparison(stats.compare(runs.head(0)), **paths)
     assert paths["csv"].read_text(encoding="utf-8").startswith("dataset,backend,pair,method")
 
 
 def test_all_failed_is_shown(tmp_path):
-    paths = {kind: tmp_path / kind for kind in ("csv", "html", "tex", "markdown")}
+    paths = {kind: tmp_path / kind for kind in KINDS}
     broken = [record("kd", s, None, status="oom", reason="out of memory") for s in range(8)]
     alone = [record("supervised", s, base) for s, base in enumerate(BASE)]
-    tables.write_comparison(stats.compare(tables.runs_table(alone + broken)), **paths)
+    write_comparison(stats.compare(tables.runs_table(alone + broken)), **paths)
     text = paths["markdown"].read_text(encoding="utf-8")
     assert "| 0 / 8 |" in text and "all failed¹" in text and "seeds 0, 1, 2, 3, 4, 5, 6, 7 oom (out of memory)" in text
 
@@ -209,13 +211,51 @@ def test_small_differences_are_signed_in_points():
 # The others
 
 
-def test_equivalence_and_profiles(tmp_path):
-    both = [record("kd", s, x, backend=b) for s, x in enumerate(BASE) for b in ("pyg", "dgl")]
-    tables.write_equivalence(libraries.equivalence(tables.runs_table(both)), tmp_path / "e.csv")
-    assert pd.read_csv(tmp_path / "e.csv")["verdict"].tolist() == ["equivalent within δ"]
+def test_profiles(tmp_path):
     tables.write_profiles(
         [{"role": "teacher", "params": 3640748}, {"role": "student", "flops": 1.5}], tmp_path / "p.csv"
     )
     assert (tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()[0] == "role,params,flops"
     tables.write_profiles([], tmp_path / "p.csv")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.csv", "p.csv"], "no drafts are left behind"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv"], "no drafts are left behind"
+
+
+# LaTeX for real
+
+PAPER = r"\documentclass[twocolumn]{article}\usepackage{booktabs}\begin{document}\input{comparison.tex}\end{document}"
+needs_latex = pytest.mark.skipif(
+    shutil.which("pdflatex") is None, reason="needs pdflatex (Debian: texlive-latex-recommended)"
+)
+
+
+def compiled(folder, comparison):
+    """What pdflatex says of a paper in which the table is pasted, and how many pages that has."""
+    paths = {kind: folder / f"comparison.{kind}" for kind in KINDS}
+    write_comparison(comparison, **paths)
+    (folder / "paper.tex").write_text(PAPER)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@needs_latex
+def test_latex_compiles_as_pasted_and_fits_its_page(tmp_path):
+    comparison = stats.compare(tables.runs_table(records(resplit=True)), resamples=500)
+    log = compiled(tmp_path, comparison)
+    assert "Overfull" not in log and "too large" not in log
+    compiled(tmp_path, comparison.assign(method=HOSTILE, note=HOSTILE))
+
+
+@needs_latex
+def test_a_long_table_is_divided_into_floats_that_fit(tmp_path):
+    methods = [f"method-{number}" for number in range(22)]
+    runs = [
+        record(method, seed, base + number / 1000, backend=backend)
+        for backend in ("pyg", "dgl")
+        for number, method in enumerate(["supervised", *methods])
+        for seed, base in enumerate(BASE)
+    ]
+    log = compiled(tmp_path, stats.compare(tables.runs_table(runs), resamples=50))
+    assert "Overfull" not in log and "too large" not in log
+    assert (tmp_path / "comparison.tex").read_text().count(r"\begin{table*}") == 2

@@ -15,7 +15,7 @@ import great_tables as gt
 import pandas as pd
 
 from distillbench.frames import CELL
-from distillbench.latex import latex_table
+from distillbench.latex import latex_tables
 from distillbench.paired import ALPHA, MIN_SEEDS
 from distillbench.record import write_atomically
 from distillbench.stats import DELTA, MIXED
@@ -222,8 +222,17 @@ def _latex(shown: _Shown) -> str:
     left_out = [name for name in shown.texts.columns if name in NOT_IN_LATEX]
     texts = shown.texts.drop(columns=left_out)
     notes = [*shown.notes, f"Left out here and found in the CSV: {', '.join(left_out)}."]
-    caption = "Comparison over paired seeds."
-    return latex_table(texts, caption=caption, notes=notes, left=LEFT, bold=shown.bold, bold_column=MEAN)
+    if len(texts):
+        texts = texts.assign(group=texts["cell"].str.split(" · ").str[0])
+    return latex_tables(
+        texts,
+        caption="Comparison over paired seeds",
+        notes=notes,
+        left=LEFT,
+        wrapped={"Verdict": "1.9cm"},
+        bold=shown.bold,
+        bold_column=MEAN,
+    )
 
 
 def _markdown(shown: _Shown) -> str:

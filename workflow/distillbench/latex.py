@@ -1,11 +1,14 @@
-"""A table of texts as LaTeX that compiles as pasted: booktabs, everything escaped. Imports no torch."""
+"""Tables of texts as LaTeX that compile as pasted: booktabs, everything escaped. Imports no torch."""
 
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+ROWS = 36  # in one float: what a page holds, headings of cells and lines that are broken included
+# not \\: that would be redefined by a column that is flush left, and read a following "[" as its argument
+END = r" \tabularnewline"
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "''",
@@ -20,46 +23,62 @@ def escape(text: str) -> str:
     return "".join(_character(char) for char in " ".join(text.split()))
 
 
-def latex_table(
+def latex_tables(
     shown: pd.DataFrame,
     *,
     caption: str,
     notes: Sequence[str],
     left: Collection[str],
+    wrapped: Mapping[str, str],
     bold: "pd.Series[Any]",
     bold_column: str,
 ) -> str:
-    """A ``table*`` of texts, one group of rows for each value of the column "cell", with ``notes`` below it.
+    """``table*`` floats of texts, a page high at most, and ``notes`` in small print behind the last.
 
-    left: columns that are flush left. bold [rows]: where the text of ``bold_column`` is bold.
+    The column "group" says which rows make a float, "cell" which stand under one heading in it. left: columns that are
+    flush left; wrapped: those that are broken at a width. bold [rows]: where the text of ``bold_column`` is bold.
     """
-    columns = [name for name in shown.columns if name != "cell"]
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table*}[t]",
-        "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}",
-        f"\\caption{{{escape(caption)}}}",
-        f"\\begin{{tabular}}{{{''.join('l' if name in left else 'r' for name in columns)}}}",
-        "\\toprule",
-        " & ".join(escape(name) for name in columns) + r" \\",
-    ]
-    for cell, rows in shown.groupby("cell", sort=False) if len(shown) else ():
-        lines += ["\\midrule", rf"\multicolumn{{{len(columns)}}}{{l}}{{\textbf{{{escape(str(cell))}}}}} \\"]
-        for row, is_bold in zip(rows[columns].to_dict("records"), bold[rows.index], strict=True):
-            texts = {str(name): escape(str(text)) for name, text in row.items()}
-            if is_bold:
-                texts[bold_column] = rf"\textbf{{{texts[bold_column]}}}"
-            # An empty group first: \\ reads a following "[" as its optional argument.
-            lines.append("{}" + " & ".join(texts.values()) + r" \\")
-    lines += [
-        "\\bottomrule",
-        "\\end{tabular}",
-        "\\par\\medskip\\begin{minipage}{\\linewidth}\\footnotesize",
-        *(f"{escape(note)}\\par" for note in notes),
-        "\\end{minipage}",
-        "\\end{table*}",
-    ]
+    columns = [name for name in shown.columns if name not in ("group", "cell")]
+    kinds = [f"p{{{wrapped[n]}}}" if n in wrapped else "l" if n in left else "r" for n in columns]
+    lines = ["% needs \\usepackage{booktabs}"]
+    for title, rows in _floats(shown):
+        lines += [
+            "\\begin{table*}[t]",
+            "\\centering\\footnotesize\\setlength{\\tabcolsep}{2pt}",
+            f"\\caption{{{escape(caption + (': ' + title if title else ''))}.}}",
+            f"\\begin{{tabular}}{{{''.join(kinds)}}}",
+            "\\toprule",
+            " & ".join(escape(name) for name in columns) + END,
+        ]
+        for cell, of_cell in rows.groupby("cell", sort=False) if len(rows) else ():
+            lines += ["\\midrule", rf"\multicolumn{{{len(columns)}}}{{l}}{{\textbf{{{escape(str(cell))}}}}}" + END]
+            for row, is_bold in zip(of_cell[columns].to_dict("records"), bold[of_cell.index], strict=True):
+                texts = {str(name): escape(str(text)) for name, text in row.items()}
+                texts |= {name: rf"\raggedright {texts[name]}" for name in wrapped}
+                if is_bold:
+                    texts[bold_column] = rf"\textbf{{{texts[bold_column]}}}"
+                lines.append(" & ".join(texts.values()) + END)
+        lines += ["\\bottomrule", "\\end{tabular}", "\\end{table*}"]
+    lines += ["{\\footnotesize", *(f"\\noindent {escape(note)}\\par" for note in notes), "}"]
     return "\n".join(lines) + "\n"
+
+
+def _floats(shown: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of each float and what its caption adds: whole groups, or, where one is too long, its cells."""
+    if shown.empty:
+        yield "", shown
+        return
+    for group, rows in shown.groupby("group", sort=False):
+        if len(rows) <= ROWS:
+            yield str(group), rows
+            continue
+        part: list[pd.DataFrame] = []
+        for _, cell in rows.groupby("cell", sort=False):
+            if part and sum(map(len, part)) + len(cell) > ROWS:
+                yield str(group), pd.concat(part)
+                part = []
+            part.append(cell)
+        yield str(group), pd.concat(part)
 
 
 def _character(char: str) -> str:
