@@ -218,6 +218,8 @@ def test_the_share_of_the_gap_that_is_closed():
     assert math.isnan(row_of(found, "teacher")["gap_closed"])
     level = stats.compare(runs_of(scores | {"teacher": [b + (-1) ** n / 50 for n, b in enumerate(BASE)]}))
     assert math.isnan(row_of(level, "kd")["gap_closed"]), "there is no gap to close"
+    few = stats.compare(runs_of({name: values[:5] for name, values in scores.items()}))
+    assert math.isnan(row_of(few, "kd")["gap_closed"]), "five seeds do not show one"
 
 
 def test_the_gap_is_of_the_seeds_that_all_three_finished():

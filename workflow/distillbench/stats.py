@@ -66,7 +66,8 @@ def compare(
     - ``mean`` and sample ``std`` of the test metric over the ``n_ok`` of ``n`` seeds that finished;
     - over the ``n_pairs`` seeds finished by both: ``diff`` (mean difference to the baseline) with its 95% BCa interval,
       ``effect`` (``rank_biserial``), ``p_improve``, and ``gap_closed``: that difference as a share of the teacher's,
-      over the seeds that all three finished, where the interval of the teacher's own difference lies above zero;
+      over the seeds that all three finished, where the interval of the teacher's own difference (of ``min_seeds`` pairs
+      at least) lies above zero;
     - ``p_value`` of the ``test`` that decides: "wilcoxon" (``signed_rank_p``), "permutation" (``sign_flip_p``), or,
       whatever was asked for, "mixed model" (``mixed_estimate``) in a cell where seeds share teachers; ``p_wilcoxon``
       and ``p_ttest`` beside it decide nothing;
@@ -116,7 +117,7 @@ def compare(
         members = [
             _summary(of[m], of.get(baseline, cell.head(0)), baseline, scores, decide, resamples) for m in present
         ]
-        _close_gaps(members, scores, baseline)
+        _close_gaps(members, scores, baseline, min_seeds)
         cells.append((members, scores, decide))
     every = [row for members, _, _ in cells for row in members]
     for rows in [members for members, _, _ in cells] if family == "cell" else [every]:
@@ -219,10 +220,10 @@ def _summary(
     }
 
 
-def _close_gaps(rows: list[Row], scores: _Scores, baseline: str) -> None:
+def _close_gaps(rows: list[Row], scores: _Scores, baseline: str, min_seeds: int) -> None:
     """``gap_closed`` of each student: meaningful only where the teacher is shown to be ahead of the baseline."""
     taught = next((row for row in rows if row["role"] == "teacher"), None)
-    if taught is None or not taught.get("ci_low", math.nan) > 0:
+    if taught is None or taught["n_pairs"] < min_seeds or not taught["ci_low"] > 0:
         return
     ahead = _differences(scores[taught["method"]], scores[baseline])
     for row in rows:
