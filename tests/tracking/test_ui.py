@@ -119,6 +119,13 @@ def wait_for_text(browser: Any, *expected: str) -> None:
     assert not missing, f"{missing} not on the page:\n{text(browser)}"
 
 
+def click(browser: Any, label: str) -> None:
+    """Click what has this label, as soon as it is there."""
+    labelled = f"//*[normalize-space(text())='{label}']"
+    wait_for(lambda: browser.find_elements("xpath", labelled))
+    browser.find_elements("xpath", labelled)[0].click()
+
+
 def rows(browser: Any) -> dict[str, dict[str, str]]:
     """The table of runs: run name → column → what the cell shows. (MLflow draws a row in several pieces.)"""
     cells = browser.execute_script(
@@ -141,6 +148,22 @@ def test_the_table_shows_every_run_with_its_metrics(browser: Any, address: str, 
         shown = list(table[NAMES[method]].values())
         for value in (str(test), str(test + 0.0625), "20", "6.5", "ok"):
             assert value in shown
+
+
+@needs_chromium
+def test_two_clicks_group_by_method_and_filter_by_library(browser: Any, address: str, tmp_path: Path) -> None:
+    browser.get(address)
+    wait_for_text(browser, *NAMES.values())
+    click(browser, "Views")
+    click(browser, "PyG by method")
+    groups = [f"Group: {method}" for method in TEST]
+    wait_for_text(browser, "Group by: method", *groups)
+    wait_for(lambda: not any(name in text(browser) for name in NAMES.values()))  # folded
+    browser.save_screenshot(tmp_path / "groups.png")
+    assert not any(name in text(browser) for name in NAMES.values())
+    assert browser.execute_script("return document.querySelector('[data-testid=search-box]').value") == (
+        "tags.backend = 'pyg'"
+    )
 
 
 @needs_chromium

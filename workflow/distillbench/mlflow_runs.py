@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from distillbench.config import BackendName
 from distillbench.record import Record, RecordError, digest, file_digest, read_record
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 LAYOUT = 1  # raise it when a run is shown differently: every run is then replaced once
 RUN_TAG = "distillbench.run"
 DATASET_DIGEST_LENGTH = 8  # characters, MLflow's limit
+DESCRIPTION_LENGTH = 5000  # characters, MLflow's limit of a tag
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Source:
     files: tuple[Path, ...]
     record: Record | None = None
     curves: Path | None = None
+    description: str = ""  # Markdown
 
 
 def read_sources(results: Path, problems: list[str]) -> list[Source]:
@@ -58,12 +61,47 @@ def _record_source(results: Path, path: Path, record: Record) -> Source:
 
 
 def _summary_source(results: Path, dataset: str) -> Source | None:
+    """All tables, the data set's figures and those over all data sets, the report page, and the conclusions."""
     tables = [p for p in sorted(results.glob("tables/*")) if p.suffix in {".csv", ".html", ".md", ".tex"}]
-    figures = [p for p in (results / "figures" / f"{dataset}{suffix}" for suffix in (".png", ".svg")) if p.exists()]
-    files = (*tables, *figures)
+    names = [dataset, f"pareto-{dataset}", "libraries", "across"]
+    figures = [results / "figures" / f"{name}{suffix}" for name in names for suffix in (".png", ".svg")]
+    for backend in get_args(BackendName):
+        figures += sorted(results.glob(f"figures/*/{dataset}-{backend}-*"))  # curves, feature spaces
+    page = results / "report" / "index.html"
+    files = (*tables, *(path for path in (*figures, page) if path.exists()))
     if not files:
         return None
-    return Source(f"{dataset}/summary", dataset, digest(LAYOUT, {p.name: file_digest(p) for p in files}), files)
+    text = _description(results, dataset)
+    shown = digest(LAYOUT, text, {str(path.relative_to(results)): file_digest(path) for path in files})
+    return Source(f"{dataset}/summary", dataset, shown, files, description=text)
+
+
+def _description(results: Path, dataset: str) -> str:
+    """What is shown on a data set, as Markdown; nothing where there is no comparison of it that can be read."""
+    # here, because pandas takes half a second that the page's command line does not need
+    from distillbench.conclusions import conclusions
+    from distillbench.report_tables import read_table
+    from distillbench.tables import markdown_text
+
+    tables = {name: read_table(results / "tables" / f"{name}.csv") for name in ("comparison", "equivalence")}
+    here = {
+        name: table[table["dataset"] == dataset]
+        for name, table in tables.items()
+        if table is not None and {"dataset", "verdict"} <= set(table.columns)
+    }
+    if "comparison" not in here or here["comparison"].empty:
+        return ""
+    alike = here.get("equivalence")
+    delta = float(alike["delta"].iloc[0]) if alike is not None and len(alike) else None
+    first, *others = (markdown_text(text) for text in conclusions(here["comparison"], alike, delta=delta))
+    ending = "\n\nTables, figures and the whole report are below, under Artifacts."
+    text = f"**{first}**\n"
+    for place, sentence in enumerate(others):
+        rest = f"\n- … and {len(others) - place} more in the report."
+        if len(text) + len(sentence) + len(rest) + len(ending) > DESCRIPTION_LENGTH:
+            return text + rest + ending
+        text += f"\n- {sentence}"
+    return text + ending
 
 
 def _card(results: Path, dataset: str) -> Path:
@@ -92,7 +130,8 @@ def run_tags(source: Source) -> dict[str, str]:
     """Everything one may want to filter or group by."""
     record = source.record
     if record is None:
-        return {RUN_TAG: source.run, "dataset": source.dataset, "role": "summary"}
+        note = {"mlflow.note.content": source.description} if source.description else {}
+        return {RUN_TAG: source.run, "dataset": source.dataset, "role": "summary", **note}
     shown = ("dataset", "backend", "pair", "method", "role", "seed", "status", "reason", "task", "metric", "key")
     nested = {"environment": record.environment, "digest": record.digests, "split": record.split_sizes}
     nested["tuning"] = record.tuning

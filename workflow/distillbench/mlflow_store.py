@@ -10,14 +10,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distillbench.mlflow_views import VIEW_TAG
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
-
-# By itself the page's table shows no metric. A shared view does: an experiment's tag, opened by its key in the address.
-VIEW = "results"
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
 
 class TrackingError(ValueError):

@@ -4,13 +4,13 @@
     python -m distillbench.tracking ui   [--results results] [--port 5000]
 
 Records on disk are the truth; MLflow shows them. One experiment per data set, one flat run per record, and one run
-named "summary" per data set that holds the tables and the figure. Deleting ``results/mlflow`` loses nothing: the next
-sync writes it again. MLflow is imported inside the functions, because that takes about three seconds.
+named "summary" per data set that holds tables, figures and the report, with the conclusions as its description.
+Deleting ``results/mlflow`` loses nothing: the next sync writes it again. MLflow is imported inside the functions,
+because that takes about three seconds.
 """
 
 import argparse
 import errno
-import json
 import logging
 import os
 import socket
@@ -37,8 +37,6 @@ from distillbench.mlflow_runs import (
 )
 from distillbench.mlflow_store import (
     QUIET,
-    VIEW,
-    VIEW_TAG,
     TrackingError,
     artifact_uri,
     connect,
@@ -50,6 +48,7 @@ from distillbench.mlflow_store import (
     unhurried_disk,
     without_password,
 )
+from distillbench.mlflow_views import VIEW, view_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,7 +59,6 @@ log = logging.getLogger(__name__)
 DIGEST_TAG = "distillbench.digest"
 METRICS_A_CALL, PARAMS_A_CALL, ENTITIES_A_CALL = 1000, 100, 1000  # MLflow's limits for one log_batch
 PARAM_LENGTH, TAG_LENGTH = 6000, 5000  # characters
-COLUMNS = [*(f"metrics.`{name}`" for name in ("val", "test", "best_epoch", "train_seconds")), "tags.`status`"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -158,8 +156,9 @@ def _sync(
     added = replaced = skipped = 0
     stale: list[tuple[Source, str, list[str]]] = []  # what to write, into which experiment, instead of which runs
     for dataset in dict.fromkeys(source.dataset for source in sources):
+        records = [source.record for source in sources if source.dataset == dataset and source.record]
         try:
-            experiment = _experiment(client, dataset, artifact_location)
+            experiment = _experiment(client, dataset, artifact_location, view_tags(records))
         except TrackingError as error:
             problems.append(str(error))
             continue
@@ -189,15 +188,14 @@ def _sync(
     return SyncReport(added, replaced, skipped, tuple(problems))
 
 
-def _experiment(client: "MlflowClient", name: str, artifact_location: str | None) -> str:
+def _experiment(client: "MlflowClient", name: str, artifact_location: str | None, views: dict[str, str]) -> str:
     location = f"{artifact_location.rstrip('/')}/{name}" if artifact_location else None
     found = client.get_experiment_by_name(name)
     if found is None:
         kind = {
             "mlflow.experimentKind": "custom_model_development"
         }  # else the page takes it for one of language models
-        view = {VIEW_TAG: json.dumps({"selectedColumns": COLUMNS})}
-        return str(client.create_experiment(name, location, kind | view))
+        return str(client.create_experiment(name, location, kind | views))
     if location and found.artifact_location != location:
         raise TrackingError(
             f"MLflow experiment '{name}' keeps its artifacts in {found.artifact_location}, not in {location}: it is "
@@ -205,6 +203,9 @@ def _experiment(client: "MlflowClient", name: str, artifact_location: str | None
         )
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
+    for tag, view in views.items():
+        if found.tags.get(tag) != view:
+            client.set_experiment_tag(found.experiment_id, tag, view)
     return str(found.experiment_id)
 
 

@@ -1,0 +1,85 @@
+"""What MLflow shows of a data set as a whole: a run with tables, figures, report and conclusions, and views."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from distillbench.mlflow_views import view_tags
+from distillbench.tracking import sync
+
+from .conftest import client, put, record, runs
+
+
+def test_a_summary_holds_its_data_sets_figures_those_over_all_and_the_report(results: Path) -> None:
+    put(results, record(dataset="mnist5k"))
+    here = ["digits.png", "pareto-digits.svg", "libraries.png", "across.svg", "curves/digits-pyg-gat.png"]
+    there = ["mnist5k.png", "pareto-mnist5k.svg", "curves/mnist5k-pyg-gat.png", "curves/digits2-pyg-gat.png"]
+    for name in [f"figures/{name}" for name in here + there] + ["report/index.html", "tables/comparison.html"]:
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_text(name)
+    assert sync(results).problems == ()
+    mlflow, summary = client(results), runs(results)["digits/summary"].info.run_id
+    shown = {
+        item.path for folder in mlflow.list_artifacts(summary) for item in mlflow.list_artifacts(summary, folder.path)
+    }
+    figures = {f"figures/{name}" for name in here if "/" not in name}
+    assert shown == figures | {"curves/digits-pyg-gat.png", "report/index.html", "tables/comparison.html"}
+    (results / "report/index.html").write_text("new")
+    assert sync(results).replaced == 2
+
+
+COMPARISON = """\
+dataset,backend,pair,method,role,baseline,metric,n_ok,n,mean,n_pairs,diff,ci_low,ci_high,verdict,note
+digits,pyg,gat,supervised,student,supervised,accuracy,10,10,0.832,0,,,,control,
+digits,pyg,gat,k_d|<b>,student,supervised,accuracy,10,10,0.88,10,0.048,0.014,0.076,better,
+mnist5k,pyg,gat,lsp,student,supervised,accuracy,10,10,0.6,10,0.0,-0.01,0.01,no difference shown,
+"""
+
+
+def test_the_description_of_a_summary_is_what_was_concluded_on_its_data_set(results: Path) -> None:
+    (results / "tables").mkdir()
+    (results / "tables/comparison.csv").write_text(COMPARISON)
+    sync(results)
+    text = runs(results)["digits/summary"].data.tags["mlflow.note.content"]
+    assert text.startswith("**Of 1 comparison with the student alone, 1 shows the method better.**")
+    assert "\n- On digits (gat), k_d\\|&lt;b&gt; beats the student alone with PyG: +4.8 points" in text
+    assert "mnist5k" not in text
+    assert "mlflow.note.content" not in runs(results)["digits/pyg/gat/lsp/0"].data.tags
+
+
+def test_a_long_description_ends_with_a_whole_sentence_and_says_that_there_is_more(results: Path) -> None:
+    (results / "tables").mkdir()
+    head, *_, row, _ = COMPARISON.splitlines()
+    rows = [row.replace("gat", f"pair{n}").replace("k_d|<b>", "m" * 60) for n in range(200)]
+    (results / "tables/comparison.csv").write_text("\n".join([head, *rows]) + "\n")
+    sync(results)
+    text = runs(results)["digits/summary"].data.tags["mlflow.note.content"]
+    assert 4500 < len(text) <= 5000
+    *_, last, _, ending = text.splitlines()
+    assert re.fullmatch(r"- … and \d+ more in the report\.", last)
+    assert ending.endswith("under Artifacts.")
+
+
+def test_views_group_a_librarys_runs_by_method_and_by_pair_where_there_are_several(results: Path) -> None:
+    def views() -> dict[str, Any]:
+        tags = client(results).get_experiment_by_name("digits").tags
+        named = (json.loads(value) for key, value in tags.items() if key.startswith("mlflow.sharedViewState."))
+        return {view["name"]: json.loads(view["state"]) for view in named if "name" in view}
+
+    sync(results)
+    (view,) = views().values()
+    assert view["searchFilter"] == "tags.backend = 'pyg'"
+    assert view["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "method"}]
+    assert view["groupsExpanded"] == {f"tag.method.{name}": False for name in ("kd", "lsp", "teacher")}
+    put(results, record(pair="gcn", backend="dgl"))
+    sync(results)
+    assert set(views()) == {"DGL by pair and method", "PyG by pair and method"}
+    assert views()["DGL by pair and method"]["groupsExpanded"] == {"tag.pair.gcn,tag.method.lsp": False}
+
+
+def test_a_view_of_very_many_methods_is_still_a_tag_that_mlflow_takes() -> None:
+    many = [record(method=f"method-{n}") for n in range(300)]
+    tags = view_tags(many)
+    assert max(map(len, tags.values())) <= 5000
+    assert json.loads(json.loads(tags["mlflow.sharedViewState.pyg"])["state"])["groupsExpanded"] == {}
