@@ -62,7 +62,7 @@ def test_the_marker_is_filled_only_where_equivalence_was_shown(tmp_path):
     apart = compared({"kd": shifted(UP)}, {"kd": BASE})
     few = compared({"kd": BASE[:5]}, {"kd": BASE[:5]})
     assert [rows["verdict"].item() for rows in (shown, apart, few)] == [
-        "equivalent within δ", "not shown equivalent", "n too small",
+        "equivalent within δ", "not shown equivalent", "too few seeds",
     ]  # fmt: skip
     assert [open_markers(rows) for rows in (shown, apart, few)] == [0, 1, 1]
 

@@ -14,7 +14,7 @@ from distillbench.tables import backend_label, metric_label, signed
 
 Row = dict[Hashable, Any]
 TESTED = ("better", "worse", "no difference shown", "equivalent")  # how verdicts begin that a test stands behind
-TOO_FEW = ("too few seeds", "n too small")
+TOO_FEW = "too few seeds"
 SPLITS = " on these splits"
 FEW = 3  # methods whose intervals a sentence can carry
 
@@ -47,7 +47,7 @@ def overview(comparison: pd.DataFrame) -> str:
         "{n} show{s} it worse": [v for v in verdicts if v.startswith("worse")],
         "{n} show{s} it equivalent": [v for v in verdicts if v.startswith("equivalent")],
         "{n} show{s} no difference": [v for v in verdicts if v == "no difference shown"],
-        "{n} ha{ve} too few seeds to conclude anything": [v for v in verdicts if v in TOO_FEW],
+        "{n} ha{ve} too few seeds to conclude anything": [v for v in verdicts if v == TOO_FEW],
         "{n} had no run that finished": [v for v in verdicts if v == "all failed"],
         "{n} {was} not run": [v for v in verdicts if v == "skipped"],
     }
@@ -136,7 +136,7 @@ def _same(
         return f"{place}{names} {is_or_are} equivalent to {alone} {libraries} {_margin(verdict, delta)}{splits}."
     if verdict == "no difference shown":
         return f"{place}no difference from {alone} is shown {_neither(libraries)} for {names}{_detectable(rows)}."
-    if verdict in TOO_FEW:
+    if verdict == TOO_FEW:
         pairs = sorted({int(row["n_pairs"]) for row in rows})
         number = _range([str(n) for n in pairs], "to")
         return (
@@ -185,7 +185,7 @@ def _best(place: str, rows: pd.DataFrame, backends: Sequence[str]) -> list[str]:
 def _equivalence(place: str, rows: pd.DataFrame) -> list[str]:
     """Whether two libraries agree, method by method."""
     libraries = f"{backend_label(rows['backend_a'].iloc[0])} and {backend_label(rows['backend_b'].iloc[0])}"
-    alike, few = rows["verdict"].str.startswith("equivalent"), rows["verdict"].isin(TOO_FEW)
+    alike, few = rows["verdict"].str.startswith("equivalent"), rows["verdict"] == TOO_FEW
     shown, undecided, open_ = (list(rows.loc[which, "method"]) for which in (alike, few, ~alike & ~few))
     margin = f"within {_points(float(rows['delta'].iloc[0]))}"
     if len(undecided) == len(rows):

@@ -113,7 +113,7 @@ def _draw_difference(ax: Axes, y: float, row: dict[Any, Any]) -> None:
         ax.plot([100 * row["ci90_low"], 100 * row["ci90_high"]], [y, y], color=COLOUR, lw=1.8, solid_capstyle="butt")
         text += f" [{signed(row['ci90_low'])}, {signed(row['ci90_high'])}]"
     _mark(ax, 100 * row["diff"], y, shown)
-    if row["verdict"] == "n too small":
+    if row["verdict"] == "too few seeds":
         text += f" n = {row['n_pairs']}"
     _write(ax, y, text, TEXT if shown else FAINT)
 

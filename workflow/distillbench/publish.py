@@ -21,13 +21,23 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
+from distillbench.across import across_cells
+from distillbench.conclusions import conclusions
+from distillbench.config import Compare
 from distillbench.record import Record, file_digest, read_record, write_atomically
+from distillbench.tables import markdown_text, read_runs
 
+ABOUT = {  # figures that are not of one data set's methods
+    "pareto-": "the test metric against what it costs",
+    "libraries": "differences of the two libraries and ratios of their training times",
+    "across": "ranks over data sets and pairs",
+}
 MARK = "<!-- results -->"
 DEFAULT = Path("config/config.yaml")
 TABLES = ("comparison.csv", "comparison.md", "equivalence.csv", "runs.csv")
-WHERE_THERE_ARE = ("profiles.csv", "tuning.csv", "reproduction.csv", "reproduction.md")
+WHERE_THERE_ARE = ("across.csv", "times.csv", "pareto.csv", "profiles.csv", "tuning.csv", "reproduction.csv", "reproduction.md")
 
 
 def provenance(results: Path, config: Path, elapsed: str) -> dict[str, Any]:
@@ -103,16 +113,31 @@ def publish(results: Path, config: Path, name: str, elapsed: str, document: Path
     command = "make bench" if config == DEFAULT else f"snakemake --configfile {config}"
     text = [f"`{command}` as run on {machine['cores']} cores of {machine['cpu']} in {minutes:.0f} minutes "]
     text += [f"({facts['runs']} runs, {', '.join(facts['devices'])}; `{folder}/provenance.json`):\n"]
+    text += [*(f"- {markdown_text(sentence)}" for sentence in _conclusions(results, config)), ""]
     shown = Path(os.path.relpath(folder, document.parent))
+    more: list[str] = []
     for figure, copied in pictures.items():
-        what = "every seed, mean and interval per method" if figure in figures else "structure of the feature space"
-        text.append(f"![{figure.stem}: {what}]({shown / copied})\n")
+        first = figure.parent == results / "figures" and not figure.stem.startswith(tuple(ABOUT))
+        what = next((words for name, words in ABOUT.items() if figure.stem.startswith(name)), "")
+        what = what or ("every seed, mean and interval per method" if first else "structure of the feature space")
+        (text if first else more).append(f"![{figure.stem}: {what}]({shown / copied})\n")
+    if more:
+        text += ["<details><summary>More figures</summary>\n", *more, "</details>\n"]
     text.append((results / "tables/comparison.md").read_text())
     if (results / "tables/profiles.csv").exists():
         text += ["\nWhat the models cost, with all cores:\n", _costs(results)]
     before, _, after = document.read_text().split(MARK)
     write_atomically(document, f"{before}{MARK}\n{chr(10).join(text)}\n{MARK}{after}")
     return facts
+
+
+def _conclusions(results: Path, config: Path) -> list[str]:
+    """The verdicts in sentences, as on the report page."""
+    compare = Compare(**yaml.safe_load(config.read_text()).get("compare", {}))
+    tables = results / "tables"
+    across = across_cells(read_runs(tables / "runs.parquet"), baseline=compare.baseline, alpha=compare.alpha)
+    comparison, equivalence = pd.read_parquet(tables / "comparison.parquet"), pd.read_csv(tables / "equivalence.csv")
+    return conclusions(comparison, equivalence, across.sentence, delta=compare.delta)
 
 
 def _costs(results: Path) -> str:
