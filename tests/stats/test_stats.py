@@ -310,6 +310,22 @@ def test_a_table_of_many_cells_keeps_5_percent_when_it_is_one_family(monkeypatch
     assert claims["cell"] > claims["table"], "cells that are families of their own do not promise that much"
 
 
+def test_an_effect_of_the_detectable_size_is_found_in_80_percent_of_the_benchmarks(monkeypatch):
+    """Four methods, one of them with a true effect that ten seeds are said to show with 80% power."""
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+    rng = np.random.default_rng(13)
+    effect, number = power.smallest_detectable(10, 0.006, 0.05 / 4), 200
+    cells = []
+    for cell in range(number):
+        base = rng.normal(0.8, 0.01, 10)
+        scores = {name: base + (name == "a") * effect + rng.normal(0, 0.006, 10) for name in "abcd"}
+        cells.append(runs_of({"supervised": base} | scores, dataset=f"{cell}"))
+    found = stats.compare(pd.concat(cells), resamples=0)
+    share = (found.loc[found["method"] == "a", "verdict"] == "better").mean()
+    error = math.sqrt(0.8 * 0.2 / number)
+    assert 0.8 - 3 * error <= share <= 0.8 + 4 * error, "later steps of Holm's add a little"
+
+
 def test_a_hundred_methods():
     scores = {f"m{n:03}": shifted([up * (n % 3 - 1) for up in UP]) for n in range(100)}
     found = stats.compare(runs_of({"supervised": BASE} | scores), resamples=200)
