@@ -158,6 +158,8 @@ def test_the_overview_counts_every_comparison_once():
         "1 shows no difference, 1 has too few seeds to conclude anything, 1 had no run that finished and 2 were not "
         "run."
     )
+    alike = [compared("kd", "no difference shown"), compared("lsp", "no difference shown")]
+    assert overview(pd.DataFrame(alike)) == "All 2 comparisons with the student alone show no difference."
     assert overview(pd.DataFrame(controls())).startswith("No method was compared")
 
 

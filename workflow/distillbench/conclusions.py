@@ -57,7 +57,10 @@ def overview(comparison: pd.DataFrame) -> str:
         if of_kind
         for one in [len(of_kind) == 1]
     ]
-    return f"Of {_count(len(verdicts), 'comparison')} with {_alone(comparison)}, {_listed(counted)}."
+    alone = _alone(comparison)
+    if len(counted) == 1 < len(verdicts):
+        return f"All {len(verdicts)} comparisons with {alone} {counted[0].partition(' ')[2]}."
+    return f"Of {_count(len(verdicts), 'comparison')} with {alone}, {_listed(counted)}."
 
 
 def findings(rows: pd.DataFrame, equivalence: pd.DataFrame | None = None, *, delta: float | None = None) -> list[str]:

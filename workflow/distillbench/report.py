@@ -75,7 +75,8 @@ def write_report(results: str | Path, facts: dict[str, Any], output: str | Path)
 
 
 def _in_numbers(runs: pd.DataFrame) -> dict[str, Any]:
-    """Numbers of runs, how they ended, seeds, libraries, when, and hours of training."""
+    """Numbers of runs, how they ended, seeds, libraries, when, and time of training."""
+    seconds = float(runs["train_seconds"].sum())
     started, ended = runs.loc[runs["started"] != "", "started"], runs.loc[runs["ended"] != "", "ended"]
     return {
         "number": len(runs),
@@ -83,7 +84,7 @@ def _in_numbers(runs: pd.DataFrame) -> dict[str, Any]:
         "seeds": runs["seed"].nunique(),
         "libraries": [backend_label(b) for b in sorted(pd.unique(runs["backend"]), key=lambda b: (b != "pyg", b))],
         "when": f"{_minute(started.min())} to {_minute(ended.max())} UTC" if len(started) and len(ended) else "",
-        "hours": float(runs["train_seconds"].sum()) / 3600,
+        "training": f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.0f} minutes",
     }
 
 

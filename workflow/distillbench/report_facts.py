@@ -3,6 +3,7 @@
 The DAG is built with it, so it has to be quick; everything else in the report is read from the results.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ def facts_of(plan: Plan) -> dict[str, Any]:
     ``config`` has every value, defaults included, so that later defaults do not change what it says; without what
     decides only how and where it runs (``execution``, ``results``).
     """
+    files = [os.path.relpath(file) for file in plan.files]  # a folder that is moved as a whole keeps its report
     return {
         "config": plan.config.model_dump(mode="json", exclude={"execution", "results"}),
-        "files": [str(file) for file in plan.files],
-        "command": " ".join(["snakemake --cores all", *(f"--configfile {file}" for file in plan.files)]),
+        "command": " ".join(["snakemake --cores all", *(f"--configfile {file}" for file in files)]),
         "runs": plan.runs,
         "pairs": [
             {
