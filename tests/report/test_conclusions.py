@@ -167,7 +167,7 @@ def test_all_conclusions_go_data_set_by_data_set_and_end_across_them():
     rows = [*controls(), compared("kd", "better")]
     frame = pd.DataFrame([*rows, *(row | {"dataset": "cora"} for row in rows)])
     texts = conclusions(frame, None, "No test across data sets.")
-    starts = ["Of 2 comparisons", "On digits", "On digits", "On cora", "On cora", "No test across"]
+    starts = ["All 2 comparisons", "On digits", "On digits", "On cora", "On cora", "No test across"]
     assert [text.startswith(start) for text, start in zip(texts, starts, strict=True)] == [True] * 6
 
 

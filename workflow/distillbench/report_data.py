@@ -138,7 +138,9 @@ def pictures(results: Path, datasets: Sequence[str]) -> list[Picture]:
 def curves(results: Path, runs: pd.DataFrame) -> list[Picture]:
     """Curves of all runs, a figure per data set, library and pair."""
     found = []
-    for (dataset, backend, pair), _ in runs.groupby(["dataset", "backend", "pair"], sort=False):
+    cells = runs[["dataset", "pair", "backend"]].drop_duplicates()
+    ordered = cells.assign(last=cells["backend"] != "pyg").sort_values(["dataset", "pair", "last"], kind="stable")
+    for dataset, pair, backend in ordered[["dataset", "pair", "backend"]].itertuples(index=False):
         png = results / "figures" / CURVES / f"{dataset}-{backend}-{pair}.png"
         caption = f"{dataset} · {backend_label(str(backend))} · {pair}"
         if picture := _picture(results, png, caption, alt=f"Validation curves of every run: {caption}"):
