@@ -3,9 +3,12 @@
     python -m distillbench.publish --results results --config config/config.yaml --name default
     python -m distillbench.publish --results results/paper-small --config config/paper-small.yaml --name paper-small \
         --document docs/paper.md
+    python -m distillbench.publish --again --config config/standard-cora.yaml --name standard-cora \
+        --document docs/standard.md
 
 Writes ``results/reference/{name}/`` and what stands between the ``<!-- results -->`` marks of the document; prints
-where the time of the run went. No number in a document is typed.
+where the time of the run went. No number in a document is typed. ``--again`` draws tables, figures and document of a
+published run anew from its runs: after a change of the statistics a test asks for it.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import platform
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,21 +27,30 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from distillbench import drawing, reports
 from distillbench.across import across_cells
 from distillbench.conclusions import conclusions
 from distillbench.config import Compare
+from distillbench.plan import make_plan
 from distillbench.record import Record, file_digest, read_record, write_atomically
-from distillbench.tables import markdown_text, read_runs
+from distillbench.report_tables import read_table
+from distillbench.reports import origins_in_words
+from distillbench.sources import PACKAGE
+from distillbench.tables import markdown_text, runs_of_csv, write_runs
 
 ABOUT = {  # figures that are not of one data set's methods
     "pareto-": "the test metric against what it costs",
     "libraries": "differences of the two libraries and ratios of their training times",
     "across": "ranks over data sets and pairs",
+    "structure-": "structure of the feature space",
 }
+REFERENCE = Path("results/reference")
 MARK = "<!-- results -->"
 DEFAULT = Path("config/config.yaml")
 TABLES = ("comparison.csv", "comparison.md", "equivalence.csv", "runs.csv")
-WHERE_THERE_ARE = ("across.csv", "times.csv", "pareto.csv", "profiles.csv", "tuning.csv", "reproduction.csv", "reproduction.md")
+WHERE_THERE_ARE = (
+    "across.csv", "times.csv", "pareto.csv", "profiles.csv", "tuning.csv", "reproduction.csv", "reproduction.md",
+)  # fmt: skip
 
 
 def provenance(results: Path, config: Path, elapsed: str) -> dict[str, Any]:
@@ -57,6 +70,7 @@ def provenance(results: Path, config: Path, elapsed: str) -> dict[str, Any]:
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
         "devices": sorted({f"{record.backend}: {record.environment['device']}" for record in records}),
         "software": software,
+        "origins": origins_in_words(sorted(results.glob("data/*/data.json"))),
         "runs": len(records),
         "wall_seconds": {"all": _seconds(elapsed), "training_phase": _training_phase(records)},
         "core_seconds": _core_seconds(records),
@@ -99,49 +113,92 @@ def _elapsed() -> str:
 def publish(results: Path, config: Path, name: str, elapsed: str, document: Path) -> dict[str, Any]:
     """Copy tables and figures to ``results/reference/{name}/``, renew the document's part. Returns the provenance."""
     facts = provenance(results, config, elapsed)
-    folder = Path("results/reference") / name
+    folder = REFERENCE / name
+    _copy(results, folder)
+    write_atomically(folder / "provenance.json", json.dumps(facts, indent=1) + "\n")
+    _write_document(folder, config, document)
+    return facts
+
+
+def again(config: Path, name: str, document: Path) -> None:
+    """Draw tables and figures of a published run anew from its table of runs, by the statistics of today.
+
+    The runs stay as they are, and so do their provenance, the profiles and the comparison with published results.
+    """
+    folder = REFERENCE / name
+    runs, facts = runs_of_csv(folder / "runs.csv"), json.loads((folder / "provenance.json").read_text())
+    plan = make_plan(yaml.safe_load(config.read_text()), [config], PACKAGE.parents[1])
+    compared = plan.config.compare
+    with tempfile.TemporaryDirectory() as scratch:
+        tables, figures = Path(scratch) / "tables", Path(scratch) / "figures"
+        parquet, profiles = str(tables / "runs.parquet"), folder / "profiles.csv"
+        write_runs(runs, tables / "runs.csv", tables / "runs.parquet")
+        outputs = {kind: str(tables / f"comparison.{kind}") for kind in ("csv", "parquet", "html", "tex")}
+        outputs |= {"markdown": str(tables / "comparison.md")}
+        outputs |= {kind: str(tables / f"{kind}.csv") for kind in ("equivalence", "times", "across")}
+        remarks = [*facts.get("origins", []), *plan.remarks()]
+        reports.compare(parquet, outputs, [], [], remarks, **compared.model_dump())
+        known = str(profiles) if profiles.exists() else None
+        reports.pareto(parquet, known, str(tables / "pareto.csv"))
+        base = compared.baseline
+        for each in pd.unique(runs["dataset"]):
+            files = {kind: str(figures / f"{each}.{kind}") for kind in ("png", "svg")}
+            drawing.dataset(parquet, outputs["parquet"], each, **files, baseline=base)
+            files = {kind: str(figures / f"pareto-{each}.{kind}") for kind in ("png", "svg")}
+            drawing.pareto(parquet, known, each, **files, baseline=base)
+        if runs["backend"].nunique() > 1:
+            files = {kind: str(figures / f"libraries.{kind}") for kind in ("png", "svg")}
+            drawing.libraries(outputs["equivalence"], **files)
+        shutil.copyfile(folder / "runs.csv", tables / "runs.csv")  # as it was published, to the byte
+        _copy(Path(scratch), folder)
+    _write_document(folder, config, document)
+
+
+def _copy(results: Path, folder: Path) -> None:
+    """Tables, and figures as PNG; those of feature spaces under a name that says so."""
     folder.mkdir(parents=True, exist_ok=True)
     for table in (*TABLES, *(each for each in WHERE_THERE_ARE if (results / "tables" / each).exists())):
         shutil.copyfile(results / "tables" / table, folder / table)
-    figures = sorted(results.glob("figures/*.png"))
-    pictures = {figure: figure.name for figure in figures}
-    pictures |= {figure: f"structure-{figure.name}" for figure in sorted(results.glob("figures/structure/*.png"))}
-    for figure, copied in pictures.items():
-        shutil.copyfile(figure, folder / copied)
-    write_atomically(folder / "provenance.json", json.dumps(facts, indent=1) + "\n")
+    for figure in results.glob("figures/*.png"):
+        shutil.copyfile(figure, folder / figure.name)
+    for figure in results.glob("figures/structure/*.png"):
+        shutil.copyfile(figure, folder / f"structure-{figure.name}")
+
+
+def _write_document(folder: Path, config: Path, document: Path) -> None:
+    """Renew what stands between the marks of the document, from what is published."""
+    facts = json.loads((folder / "provenance.json").read_text())
     minutes, machine = facts["wall_seconds"]["all"] / 60, facts["machine"]
     command = "make bench" if config == DEFAULT else f"snakemake --configfile {config}"
     text = [f"`{command}` as run on {machine['cores']} cores of {machine['cpu']} in {minutes:.0f} minutes "]
     text += [f"({facts['runs']} runs, {', '.join(facts['devices'])}; `{folder}/provenance.json`):\n"]
-    text += [*(f"- {markdown_text(sentence)}" for sentence in _conclusions(results, config)), ""]
+    text += [*(f"- {markdown_text(sentence)}" for sentence in _conclusions(folder, config)), ""]
     shown = Path(os.path.relpath(folder, document.parent))
     more: list[str] = []
-    for figure, copied in pictures.items():
-        first = figure.parent == results / "figures" and not figure.stem.startswith(tuple(ABOUT))
-        what = next((words for name, words in ABOUT.items() if figure.stem.startswith(name)), "")
-        what = what or ("every seed, mean and interval per method" if first else "structure of the feature space")
-        (text if first else more).append(f"![{figure.stem}: {what}]({shown / copied})\n")
+    for figure in sorted(folder.glob("*.png")):
+        kind = next((name for name in ABOUT if figure.stem.startswith(name)), "")
+        what = ABOUT.get(kind, "every seed, mean and interval per method")
+        (more if kind else text).append(f"![{figure.stem}: {what}]({shown / figure.name})\n")
     if more:
         text += ["<details><summary>More figures</summary>\n", *more, "</details>\n"]
-    text.append((results / "tables/comparison.md").read_text())
-    if (results / "tables/profiles.csv").exists():
-        text += ["\nWhat the models cost, with all cores:\n", _costs(results)]
+    text.append((folder / "comparison.md").read_text())
+    if (folder / "profiles.csv").exists():
+        text += ["\nWhat the models cost, with all cores:\n", _costs(folder / "profiles.csv")]
     before, _, after = document.read_text().split(MARK)
     write_atomically(document, f"{before}{MARK}\n{chr(10).join(text)}\n{MARK}{after}")
-    return facts
 
 
-def _conclusions(results: Path, config: Path) -> list[str]:
+def _conclusions(folder: Path, config: Path) -> list[str]:
     """The verdicts in sentences, as on the report page."""
     compare = Compare(**yaml.safe_load(config.read_text()).get("compare", {}))
-    tables = results / "tables"
-    across = across_cells(read_runs(tables / "runs.parquet"), baseline=compare.baseline, alpha=compare.alpha)
-    comparison, equivalence = pd.read_parquet(tables / "comparison.parquet"), pd.read_csv(tables / "equivalence.csv")
+    across = across_cells(runs_of_csv(folder / "runs.csv"), baseline=compare.baseline, alpha=compare.alpha)
+    comparison, equivalence = read_table(folder / "comparison.csv"), read_table(folder / "equivalence.csv")
+    assert comparison is not None
     return conclusions(comparison, equivalence, across.sentence, delta=compare.delta)
 
 
-def _costs(results: Path) -> str:
-    profiles = pd.read_csv(results / "tables/profiles.csv")
+def _costs(table: Path) -> str:
+    profiles = pd.read_csv(table)
     rows = [
         "| data set | library | pair | role | model | parameters | reads the graph | latency, ms (quartiles) "
         "| per second | peak memory, MB |"
@@ -164,9 +221,15 @@ def main() -> None:
     parser.add_argument("--name", default="default", help="folder below results/reference")
     parser.add_argument("--document", type=Path, default=Path("README.md"), help="with the <!-- results --> marks")
     parser.add_argument("--elapsed", help="wall time h:mm:ss (default: of the newest Snakemake log)")
+    parser.add_argument(
+        "--again", action="store_true", help="draw what is published under --name anew, by the statistics of today"
+    )
     options = parser.parse_args()
-    facts = publish(options.results, options.config, options.name, options.elapsed or _elapsed(), options.document)
-    print(json.dumps({name: facts[name] for name in ("wall_seconds", "core_seconds", "runs")}, indent=1))
+    if options.again:
+        again(options.config, options.name, options.document)
+    else:
+        facts = publish(options.results, options.config, options.name, options.elapsed or _elapsed(), options.document)
+        print(json.dumps({name: facts[name] for name in ("wall_seconds", "core_seconds", "runs")}, indent=1))
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def compare(
     equivalence = libraries.equivalence(frame, delta=delta)
     times = libraries.cell_times(frame)
     over_cells = across.across_cells(frame, baseline=baseline, alpha=alpha)
-    remarks = [*_origins_in_words(cards), *protocols, *footnotes(tuning), *_equivalence_in_words(equivalence, delta)]
+    remarks = [*origins_in_words(cards), *protocols, *footnotes(tuning), *_equivalence_in_words(equivalence, delta)]
     remarks += [*_times_in_words(times), over_cells.sentence]
     write_comparison(
         comparison,
@@ -98,7 +98,7 @@ def compare(
     )
 
 
-def _origins_in_words(cards: Sequence[str]) -> list[str]:
+def origins_in_words(cards: Sequence[str | Path]) -> list[str]:
     """Which data sets are not the ones that published numbers are about."""
     read = [json.loads(Path(card).read_text()) for card in cards]
     origins = {card["name"]: card["provenance"] for card in read}

@@ -78,6 +78,19 @@ def read_runs(parquet: Path) -> pd.DataFrame:
         raise _corrupt(parquet, str(error)) from error
 
 
+def runs_of_csv(path: Path) -> pd.DataFrame:
+    """Read the CSV that ``write_runs`` wrote, of this version or an older one, whose missing columns are empty."""
+    texts = pd.read_csv(path, dtype=str, keep_default_na=False)
+    columns: dict[str, Any] = {}
+    for name, kind in RUN_COLUMNS.items():
+        column = texts[name] if name in texts.columns else pd.Series("", index=texts.index)
+        if kind == "bool":
+            columns[name] = column == "True"
+        else:
+            columns[name] = column if kind == "str" else pd.to_numeric(column.replace("", None))
+    return pd.DataFrame(columns).astype(RUN_COLUMNS)
+
+
 def _corrupt(path: Path, reason: str) -> RecordError:
     return RecordError(
         f"{path}: corrupt table of runs: {reason}. Delete it and run snakemake again: it is built from the records, "

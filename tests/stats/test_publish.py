@@ -1,0 +1,41 @@
+"""What is published is what the statistics of today say of the published runs."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from distillbench import stats, tables
+from distillbench.config import Compare
+from distillbench.report_tables import read_table
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = sorted(path.parent for path in (ROOT / "results/reference").glob("*/comparison.csv"))
+
+
+def test_there_are_published_runs():
+    assert {path.name for path in PUBLISHED} >= {"default", "paper-small", "standard-cora"}
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_published_tables_follow_from_the_published_runs(folder):
+    """Where this fails after a change of the statistics: python -m distillbench.publish --again."""
+    facts = pd.read_json(folder / "provenance.json", typ="series")
+    settings = Compare(**yaml.safe_load((ROOT / facts["config"]["file"]).read_text()).get("compare", {}))
+    found = stats.compare(tables.runs_of_csv(folder / "runs.csv"), **settings.model_dump())
+    published = read_table(folder / "comparison.csv")
+    assert list(published.columns) == list(found.columns)
+    for name in ("method", "verdict", "best", "n_ok", "n_pairs"):
+        assert list(published[name]) == list(found[name]), name
+    for name in ("mean", "diff", "ci_low", "ci_high", "p_holm", "p_equivalent", "gap_closed", "detectable"):
+        assert list(published[name]) == pytest.approx(list(found[name]), rel=1e-9, nan_ok=True), name
+
+
+def test_a_table_of_runs_of_an_older_version_is_read(tmp_path):
+    runs = tables.runs_of_csv(ROOT / "results/reference/default/runs.csv")
+    assert list(runs.columns) == list(tables.RUN_COLUMNS)
+    tables.write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
+    pd.testing.assert_frame_equal(
+        tables.runs_of_csv(tmp_path / "runs.csv"), tables.read_runs(tmp_path / "runs.parquet")
+    )
