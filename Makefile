@@ -6,14 +6,15 @@ CONFIG ?= config/config.yaml
 RESULTS := $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG)),results)
 PROCESSES ?= 4
 PPI ?= data/ppi24/ppi.zip
-CODE := workflow/distillbench workflow/scripts workflow/envs methods datasets benchmarks tests
+CODE := workflow/distillbench workflow/scripts workflow/envs methods datasets benchmarks docs tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: bench test ui smoke gpu-paper format lock clean
 
 bench: $(VENV)/installed  ## set up, run $(CONFIG), say where the results are
 	snakemake --cores all --configfile $(CONFIG)
-	@printf '\nTable:      %s/tables/comparison.html  (.md, .tex, .csv)\n' "$(RESULTS)"
+	@printf '\nReport:     %s/report/index.html\n' "$(RESULTS)"
+	@printf 'Table:      %s/tables/comparison.html  (.md, .tex, .csv, .parquet)\n' "$(RESULTS)"
 	@printf 'Runs:       %s/tables/runs.csv\n' "$(RESULTS)"
 	@! test -f $(RESULTS)/tables/profiles.csv || printf 'Profiles:   %s/tables/profiles.csv\n' "$(RESULTS)"
 	@printf 'Figures:    %s/figures/*.png\nMLflow UI:  make ui\n' "$(RESULTS)"

@@ -207,7 +207,7 @@ def _costs(table: Path) -> str:
     for p in profiles.dropna(subset=["latency_ms"]).to_dict("records"):
         latency = f"{p['latency_ms']:.2f} ({p['latency_q25_ms']:.2f}–{p['latency_q75_ms']:.2f})"
         cells = [p["dataset"], p["backend"], p["pair"], p["role"], p["model"], f"{p['parameters']:,}"]
-        cells += ["yes" if p["reads_graph"] else "no", latency]
+        cells += ["yes" if p.get("reads_graph", True) else "no", latency]
         cells += [f"{p['throughput_per_second']:,.0f} {p['throughput_of']}", f"{p['peak_memory_mb']:.1f}"]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

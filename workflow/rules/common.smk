@@ -5,6 +5,8 @@ import sys
 # jobs may be forked from a process that belongs to this Snakemake process (distillbench.warm)
 os.environ.setdefault("DISTILLBENCH_OWNER", str(os.getpid()))
 
+from snakemake.exceptions import WorkflowError
+
 from distillbench.config import ConfigError
 from distillbench.paths import Cell
 from distillbench.plan import make_plan
@@ -37,6 +39,14 @@ wildcard_constraints:
     ),
     method="|".join(map(re.escape, PLAN.methods)),
     shard=r"\d+",
+
+
+def all_cores():
+    """What `--cores` gives; `snakemake --report` runs nothing and is not given any."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return 1
 
 
 def cell_of(wildcards):

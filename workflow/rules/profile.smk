@@ -7,7 +7,7 @@ rule profile:
         student=f"{RESULTS}/profiles/{{dataset}}/{{backend}}/{{pair}}/student.json",
     log:
         f"{RESULTS}/logs/profiles/{{dataset}}/{{backend}}/{{pair}}.log",
-    threads: workflow.cores  # nothing else beside a measurement
+    threads: all_cores()  # nothing else beside a measurement
     params:
         run=lambda wildcards: PLAN.profile_params(cell_of(wildcards)),
     script:
