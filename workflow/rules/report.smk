@@ -19,7 +19,6 @@ rule report:
     log:
         f"{RESULTS}/logs/report.log",
     params:
-        results=RESULTS,
         facts=facts_of(PLAN),
     script:
         "../scripts/report.py"

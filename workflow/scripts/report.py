@@ -4,6 +4,6 @@ from distillbench.warm import call
 
 call(
     "distillbench.report:write_report",
-    {"results": snakemake.params.results, "facts": snakemake.params.facts, "output": snakemake.output.html},
+    {"results": snakemake.config["results"], "facts": snakemake.params.facts, "output": snakemake.output.html},
     log=snakemake.log[0],
 )
