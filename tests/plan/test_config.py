@@ -72,6 +72,18 @@ def test_the_error_names_file_key_value_and_nearest(values, expected):
         assert part in message
 
 
+@pytest.mark.parametrize("name", ["libraries", "across", "pareto-digits"])
+def test_a_data_set_is_not_called_like_another_figure(name):
+    digits = VALID["datasets"]["digits"]
+    values = changed("datasets", value={"digits": digits, name: {"dataset": "digits", **digits}})
+    with pytest.raises(
+        ConfigError, match=rf"datasets\.{name}: the name is taken by a figure.*'{name}-1: \{{dataset: digits"
+    ):
+        plan(values)
+    alone = changed("datasets", value={"pareto-mine": {"dataset": "digits", **digits}})
+    assert plan(alone).figure_files()
+
+
 def test_every_problem_is_reported_at_once():
     values = changed("methods", value={"supervised": None, "lps": None, "fitnt": None})
     with pytest.raises(ConfigError, match=r"(?s)'lsp'.*'fitnet'"):

@@ -35,6 +35,13 @@ def _check_names(plan: "Plan") -> list[str]:
             problems += [problem for part in plan.variant(name).parts for problem in part.problems()]
         except PluginError as error:
             problems.append(f"methods.{name}: {error}")
+    figures = {"libraries", "across", *(f"pareto-{name}" for name in plan.config.datasets)}
+    problems += [
+        f"datasets.{name}: the name is taken by a figure of all data sets or of another one; choose another, "
+        f"such as '{name}-1: {{dataset: {plan.entry(name).dataset or name}, ...}}'"
+        for name in plan.config.datasets
+        if name in figures
+    ]
     if TEACHER in plan.methods:
         problems.append(f"methods.{TEACHER}: the name is taken by the teacher itself; choose another")
     baseline = plan.config.compare.baseline
