@@ -3,8 +3,10 @@
 import pandas as pd
 import pytest
 
+from distillbench import libraries, stats
 from distillbench.conclusions import conclusions, findings, overview
 
+from ..stats.conftest import BASE, UP, runs_of, shifted
 from .conftest import compared, controls
 
 BOTH = ("pyg", "dgl")
@@ -45,6 +47,8 @@ def test_with_one_library_it_is_named():
 def test_the_gap_closed_and_seeds_that_are_missing_are_said():
     (text,) = said(compared("kd", "better", gap_closed=0.52, n_pairs=8, n_ok=8))
     assert "[+1.4, +7.6] (52% of the gap to the teacher), over 8 of 10 seeds." in text
+    (text,) = said(compared("kd", "better", gap_closed=3.79))
+    assert text.endswith("[+1.4, +7.6] (more than the whole gap to the teacher).")
 
 
 def test_another_baseline_is_named():
@@ -103,6 +107,14 @@ def test_libraries_that_disagree_are_not_said_to_differ():
     )
 
 
+@pytest.mark.parametrize("word", ["better", "worse", "equivalent within δ"])
+def test_verdicts_that_differ_by_the_splits_alone_are_told_apart(word):
+    rows = [compared("kd", word), compared("kd", f"{word} on these splits", "dgl")]
+    (text,) = said(*rows, delta=0.01)
+    plain = word.replace("δ", "±1 point")
+    assert f"{plain} with PyG" in text and f"{plain} on these splits with DGL" in text
+
+
 def test_a_failure_in_one_library_is_not_a_verdict_that_differs_in_substance():
     failed = compared("kd", "all failed", "dgl", diff=float("nan"), n_pairs=0)
     (text,) = said(compared("kd", "better"), failed)
@@ -154,13 +166,109 @@ def test_the_overview_counts_every_comparison_once():
     verdicts += ["too few seeds", "all failed", "skipped", "skipped"]
     rows = [*controls(), *(compared(f"m{n}", verdict) for n, verdict in enumerate(verdicts))]
     assert overview(pd.DataFrame(rows)) == (
-        "Of 9 comparisons with the student alone, 2 show the method better, 1 shows it worse, 1 shows it equivalent, "
-        "1 shows no difference, 1 has too few seeds to conclude anything, 1 had no run that finished and 2 were not "
-        "run."
+        "Of 9 comparisons with the student alone, 1 shows the method better, 1 shows it better on these splits only, "
+        "1 shows it worse, 1 shows it equivalent, in 1 no difference is shown, 1 has too few seeds to conclude "
+        "anything, 1 had no run that finished and 2 were not run."
     )
     alike = [compared("kd", "no difference shown"), compared("lsp", "no difference shown")]
-    assert overview(pd.DataFrame(alike)) == "All 2 comparisons with the student alone show no difference."
+    assert overview(pd.DataFrame(alike)) == "None of the 2 comparisons with the student alone shows a difference."
     assert overview(pd.DataFrame(controls())).startswith("No method was compared")
+
+
+def test_what_holds_on_these_splits_only_is_counted_apart():
+    weak = ["better", "better", "worse", "equivalent within δ"]
+    rows = [compared(f"m{n}", f"{verdict} on these splits") for n, verdict in enumerate(weak)]
+    assert overview(pd.DataFrame(rows)) == (
+        "Of 4 comparisons with the student alone, 2 show the method better on these splits only, 1 shows it worse on "
+        "these splits only and 1 shows it equivalent on these splits only."
+    )
+    assert overview(pd.DataFrame(rows[:2])) == (
+        "All 2 comparisons with the student alone show the method better on these splits only."
+    )
+
+
+def test_no_difference_shown_is_never_counted_as_no_difference():
+    rows = [compared("kd", "better"), compared("lsp", "no difference shown"), compared("at", "no difference shown")]
+    assert overview(pd.DataFrame(rows)) == (
+        "Of 3 comparisons with the student alone, 1 shows the method better and in 2 no difference is shown."
+    )
+
+
+# What stats.compare itself says, where something did not run
+
+
+SCORES = {"teacher": shifted([0.1] * 10), "supervised": BASE, "kd": shifted(UP), "at": shifted([0.0005, 0] * 5)}
+
+
+def compared_runs(dgl=None, pyg=None):
+    """Findings and overview of runs in both libraries; ``pyg``, ``dgl``: by method, what became of all its runs."""
+    frames = []
+    for backend, broken in (("pyg", pyg or {}), ("dgl", dgl or {})):
+        failed = {(method, seed): why for method, why in broken.items() for seed in range(10)}
+        frames.append(runs_of(SCORES, backend=backend, dataset="digits", broken=failed))
+    runs = pd.concat(frames, ignore_index=True)
+    comparison = stats.compare(runs)
+    return findings(comparison, libraries.equivalence(runs), delta=0.01), overview(comparison)
+
+
+def test_a_library_that_is_missing_is_said_once_and_compared_with_nothing():
+    texts, counted = compared_runs(dgl=dict.fromkeys(SCORES, ("skipped", "DGL is not installed")))
+    assert counted == (
+        "Of 4 comparisons with the student alone, 1 shows the method better, 1 shows it equivalent and 2 were not run."
+    )
+    absent, levels, kd, at, best = texts
+    assert absent == "On digits (gat), nothing was run with DGL: DGL is not installed."
+    assert levels == "On digits (gat), mean test accuracy: teacher 89.4%, the student alone 79.4% (PyG)."
+    assert kd.startswith("On digits (gat), kd beats the student alone with PyG: +1.2 points [")
+    assert at == "On digits (gat), at is equivalent to the student alone with PyG within ±1 point."
+    assert best.startswith("On digits (gat), highest mean with PyG: kd")
+
+
+def test_a_baseline_without_a_finished_run_is_no_comparison_and_said_with_its_reason():
+    texts, counted = compared_runs(dgl={"supervised": ("diverged", "loss is NaN")})
+    assert counted.startswith("Of 4 comparisons") and "no run" not in counted
+    (failed,) = [text for text in texts if "no run of the student alone" in text]
+    assert failed.startswith("On digits (gat), no run of the student alone finished with DGL (seeds 0, 1, ")
+    assert failed.endswith("9 diverged (loss is NaN)).")
+    assert "control" not in " ".join(texts)
+    alike = texts[-1]
+    assert alike == "On digits (gat), PyG and DGL are equivalent within ±1 point for teacher, kd and at."
+
+
+def test_without_a_finished_baseline_anywhere_nothing_is_concluded():
+    gone = {"supervised": ("oom", "too large")}
+    texts, counted = compared_runs(pyg=gone, dgl=gone)
+    assert counted == "All 4 comparisons with the student alone have too few seeds to conclude anything."
+    assert texts[2] == (
+        "On digits (gat), nothing can be concluded about kd and at with either library: no paired seed."
+    )
+
+
+def test_a_method_that_was_skipped_in_one_library_was_not_run_there_and_why():
+    texts, _ = compared_runs(dgl={"kd": ("skipped", "its teacher has the status oom")})
+    (text,) = [text for text in texts if "not run" in text]
+    assert "kd: better with PyG (+1.2 points" in text and text.endswith("not run with DGL.")
+    assert texts[-1].endswith("for teacher, supervised and at.")
+    texts, _ = compared_runs(*[{"kd": ("skipped", "its teacher has the status oom")}] * 2)
+    assert "On digits (gat), kd was not run with either library (its teacher has the status oom)." in texts
+
+
+def test_seeds_that_share_one_teacher_are_not_called_too_few():
+    runs = runs_of(SCORES, dataset="digits").assign(
+        weights=lambda frame: frame["role"].map({"teacher": "w"}).fillna("")
+    )
+    (text,) = [text for text in findings(stats.compare(runs)) if "concluded" in text]
+    assert text.endswith("with PyG: 10 seeds share 1 teacher: nothing is known of others.")
+
+
+def test_a_higher_mean_of_too_few_seeds_is_named_and_not_called_the_highest():
+    up = {("kd", seed): ("diverged", "loss is NaN") for seed in range(5)}
+    runs = runs_of(SCORES | {"kd": shifted([0.05] * 10)}, dataset="digits", broken=up)
+    last = findings(stats.compare(runs))[-1]
+    assert last.startswith("On digits (gat), highest mean of those with 6 seeds or more with PyG: at; ")
+    assert last.endswith("; left out: kd (5 of 10).")
+    runs = runs_of(SCORES | {"kd": shifted([-0.05] * 10)}, dataset="digits", broken=up)
+    assert findings(stats.compare(runs))[-1].startswith("On digits (gat), highest mean with PyG: at; ")
 
 
 def test_all_conclusions_go_data_set_by_data_set_and_end_across_them():

@@ -5,6 +5,8 @@ between libraries; too few seeds are no result.
 """
 
 import math
+import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +19,19 @@ TESTED = ("better", "worse", "no difference shown", "equivalent")  # how verdict
 TOO_FEW = "too few seeds"
 SPLITS = " on these splits"
 FEW = 3  # methods whose intervals a sentence can carry
+# how an overview counts each verdict; {it}: the method, named where it is first spoken of
+COUNTED = {
+    "better": "{n} show{s} {it} better",
+    "better on these splits": "{n} show{s} {it} better on these splits only",
+    "worse": "{n} show{s} {it} worse",
+    "worse on these splits": "{n} show{s} {it} worse on these splits only",
+    "equivalent within δ": "{n} show{s} {it} equivalent",
+    "equivalent within δ on these splits": "{n} show{s} {it} equivalent on these splits only",
+    "no difference shown": "in {n} no difference is shown",
+    TOO_FEW: "{n} ha{ve} too few seeds to conclude anything",
+    "all failed": "{n} had no run that finished",
+    "skipped": "{n} {was} not run",
+}
 
 
 def conclusions(
@@ -39,28 +54,21 @@ def conclusions(
 
 def overview(comparison: pd.DataFrame) -> str:
     """How many comparisons there are, and how many of them came out how."""
-    verdicts = [str(verdict) for verdict in comparison.loc[comparison["verdict"] != "control", "verdict"]]
-    if not verdicts:
+    verdicts = Counter(str(verdict) for verdict in _compared(comparison)["verdict"])
+    number, alone = verdicts.total(), _alone(comparison)
+    if not number:
         return "No method was compared with another: there are controls only."
-    kinds = {
-        "{n} show{s} the method better": [v for v in verdicts if v.startswith("better")],
-        "{n} show{s} it worse": [v for v in verdicts if v.startswith("worse")],
-        "{n} show{s} it equivalent": [v for v in verdicts if v.startswith("equivalent")],
-        "{n} show{s} no difference": [v for v in verdicts if v == "no difference shown"],
-        "{n} ha{ve} too few seeds to conclude anything": [v for v in verdicts if v == TOO_FEW],
-        "{n} had no run that finished": [v for v in verdicts if v == "all failed"],
-        "{n} {was} not run": [v for v in verdicts if v == "skipped"],
-    }
-    counted = [
-        words.format(n=len(of_kind), s="s" * one, ve="s" if one else "ve", was="was" if one else "were")
-        for words, of_kind in kinds.items()
-        if of_kind
-        for one in [len(of_kind) == 1]
-    ]
-    alone = _alone(comparison)
-    if len(counted) == 1 < len(verdicts):
-        return f"All {len(verdicts)} comparisons with {alone} {counted[0].partition(' ')[2]}."
-    return f"Of {_count(len(verdicts), 'comparison')} with {alone}, {_listed(counted)}."
+    if set(verdicts) == {"no difference shown"} and number > 1:
+        return f"None of the {number} comparisons with {alone} shows a difference."
+    counted: list[str] = []
+    for verdict, words in COUNTED.items():
+        if n := verdicts[verdict]:
+            it = "it" if any("the method" in said for said in counted) else "the method"
+            forms = {"s": "s", "ve": "s", "was": "was"} if n == 1 else {"s": "", "ve": "ve", "was": "were"}
+            counted.append(words.format(n=n, it=it, **forms))
+    if len(counted) == 1 < number:
+        return f"All {number} comparisons with {alone} {counted[0].partition(' ')[2]}."
+    return f"Of {_count(number, 'comparison')} with {alone}, {_listed(counted)}."
 
 
 def findings(rows: pd.DataFrame, equivalence: pd.DataFrame | None = None, *, delta: float | None = None) -> list[str]:
@@ -79,10 +87,10 @@ def findings(rows: pd.DataFrame, equivalence: pd.DataFrame | None = None, *, del
     live = [backend for backend in backends if backend not in not_run]
     if not live:
         return texts
-    texts += _levels(place, rows, live, alone)
+    texts += [*_levels(place, rows, live, alone), *_failed_controls(place, rows, live, alone)]
     by_verdicts: dict[tuple[str, ...], list[str]] = {}
     of: dict[tuple[str, str], Row] = {(row["method"], row["backend"]): row for row in rows.to_dict("records")}
-    for method in pd.unique(rows.loc[(rows["role"] != "teacher") & (rows["verdict"] != "control"), "method"]):
+    for method in pd.unique(_compared(rows)["method"]):
         verdicts = tuple(str(of[method, b]["verdict"]) if (method, b) in of else "" for b in live)
         by_verdicts.setdefault(verdicts, []).append(method)
     differing: list[str] = []
@@ -95,7 +103,15 @@ def findings(rows: pd.DataFrame, equivalence: pd.DataFrame | None = None, *, del
         texts.append(_same(f"{place}, ", found, said.pop(), alone, _libraries(there, len(live)), delta))
     texts += _differing(place, {m: [of[m, b] for b in live if (m, b) in of] for m in differing}, delta)
     texts += _best(place, rows, live)
-    return texts + (_equivalence(place, equivalence) if equivalence is not None and len(equivalence) else [])
+    if equivalence is None:
+        return texts
+    without = rows.loc[rows["verdict"].isin(["skipped", "all failed"]), "method"]  # in one library: nothing to compare
+    return texts + _equivalence(place, equivalence[~equivalence["method"].isin(without)])
+
+
+def _compared(rows: pd.DataFrame) -> pd.DataFrame:
+    """What is compared with the baseline: neither it nor the teacher, whatever became of their own runs."""
+    return rows[(rows["role"] != "teacher") & (rows["method"] != rows["baseline"]) & (rows["verdict"] != "control")]
 
 
 def _order(verdict: str) -> int:
@@ -104,7 +120,7 @@ def _order(verdict: str) -> int:
 
 
 def _not_run(place: str, rows: pd.DataFrame) -> str:
-    reasons = list(dict.fromkeys(str(note) for note in rows["note"] if isinstance(note, str) and note))
+    reasons = list(dict.fromkeys(_reason(note) for note in rows["note"] if isinstance(note, str) and note))
     why = f": {'; '.join(reasons)}" if reasons else ""
     return f"{place}, nothing was run with {backend_label(rows['backend'].iloc[0])}{why}."
 
@@ -121,6 +137,19 @@ def _levels(place: str, rows: pd.DataFrame, backends: Sequence[str], alone: str)
             said.setdefault(", ".join(parts), []).append(backend)
     each = [f"{what} ({_libraries(there, len(backends)).removeprefix('with ')})" for what, there in said.items()]
     return [f"{place}, mean test {metric_label(str(rows['metric'].iloc[0]))}: {'; '.join(each)}."] if each else []
+
+
+def _failed_controls(place: str, rows: pd.DataFrame, backends: Sequence[str], alone: str) -> list[str]:
+    """A teacher or a baseline without any run that finished: why there is nothing to learn from, or to compare with."""
+    said: dict[tuple[str, str], list[str]] = {}
+    failed = rows[rows["verdict"].isin(["skipped", "all failed"])]
+    for who, which in (("the teacher", failed["role"] == "teacher"), (alone, failed["method"] == failed["baseline"])):
+        for row in failed[which & failed["backend"].isin(backends)].to_dict("records"):
+            said.setdefault((who, _why([row])), []).append(row["backend"])
+    return [
+        f"{place}, no run of {who} finished {_neither(_libraries(there, len(backends)))}{why}."
+        for (who, why), there in said.items()
+    ]
 
 
 def _same(
@@ -140,14 +169,22 @@ def _same(
     if verdict == "no difference shown":
         return f"{place}no difference from {alone} is shown {_neither(libraries)} for {names}{_detectable(rows)}."
     if verdict == TOO_FEW:
-        pairs = sorted({int(row["n_pairs"]) for row in rows})
-        number = _range([str(n) for n in pairs], "to")
-        return (
-            f"{place}nothing can be concluded about {names} {_neither(libraries)}: {number} paired seeds are too few."
-        )
+        nothing = f"{place}nothing can be concluded about {names} {_neither(libraries)}"
+        return f"{nothing}: {_too_few(rows)}."
     if verdict == "all failed":
         return f"{place}no run of {names} finished {_neither(libraries)}{_why(rows)}."
+    if verdict == "skipped":
+        return f"{place}{names} {'was' if len(found) == 1 else 'were'} not run {_neither(libraries)}{_why(rows)}."
     return f"{place}{names} {is_or_are} marked “{verdict}” {libraries}{_why(rows)}."
+
+
+def _too_few(rows: list[Row]) -> str:
+    from distillbench.paired import MIN_SEEDS  # here: statsmodels takes a second that other sentences do not need
+
+    pairs = sorted({int(row["n_pairs"]) for row in rows})
+    if pairs[0] >= MIN_SEEDS:  # too few teachers then
+        return _why(rows).removeprefix(" (").removesuffix(")") or "too few of them are independent"
+    return "no paired seed" if pairs == [0] else f"{_range([str(n) for n in pairs], 'to')} paired seeds are too few"
 
 
 def _differing(place: str, found: dict[str, list[Row]], delta: float | None) -> list[str]:
@@ -168,25 +205,41 @@ def _differing(place: str, found: dict[str, list[Row]], delta: float | None) -> 
 
 
 def _best(place: str, rows: pd.DataFrame, backends: Sequence[str]) -> list[str]:
-    """The method with the highest mean, and those not shown worse than it, where ``best`` says so."""
+    """The method with the highest mean, and those not shown worse than it, where ``best`` says so.
+
+    A method with too few finished seeds is never marked: where its mean is higher, it is named as left out.
+    """
     if "best" not in rows.columns:
         return []
-    said: dict[str, list[str]] = {}
+    said: dict[tuple[str, str], list[str]] = {}
     for backend in backends:
         here = rows[(rows["backend"] == backend) & (rows["role"] != "teacher")]
         best, rest = here[here["best"] == "best"], list(here.loc[here["best"] == "not worse", "method"])
         if best.empty:
             continue
         others = f"not shown worse than it: {_listed(rest)}" if rest else "all others that could be tested are worse"
-        what = f"{_listed(best['method'])}; {others}"
-        said.setdefault(what, []).append(backend)
+        among, left_out = _left_out(here[here["mean"] > best["mean"].iloc[0]])
+        said.setdefault((among, f"{_listed(best['method'])}; {others}{left_out}"), []).append(backend)
     return [
-        f"{place}, highest mean {_libraries(there, len(backends))}: {what}." for what, there in said.items() if what
+        f"{place}, highest mean{among} {_libraries(there, len(backends))}: {what}."
+        for (among, what), there in said.items()
     ]
 
 
+def _left_out(higher: pd.DataFrame) -> tuple[str, str]:
+    """Among which methods the highest mean was looked for, and what is said of those that have a ``higher`` one."""
+    if higher.empty:
+        return "", ""
+    from distillbench.paired import MIN_SEEDS  # see _too_few
+
+    each = [f"{row['method']} ({row['n_ok']} of {row['n']})" for row in higher.to_dict("records")]
+    return f" of those with {MIN_SEEDS} seeds or more", f"; left out: {_listed(each)}"
+
+
 def _equivalence(place: str, rows: pd.DataFrame) -> list[str]:
-    """Whether two libraries agree, method by method."""
+    """Whether two libraries agree, method by method; nothing where no method ran with both."""
+    if rows.empty:
+        return []
     libraries = f"{backend_label(rows['backend_a'].iloc[0])} and {backend_label(rows['backend_b'].iloc[0])}"
     alike, few = rows["verdict"].str.startswith("equivalent"), rows["verdict"] == TOO_FEW
     shown, undecided, open_ = (list(rows.loc[which, "method"]) for which in (alike, few, ~alike & ~few))
@@ -231,7 +284,8 @@ def _size(row: Row) -> str:
     low, high = _number(row, "ci_low"), _number(row, "ci_high")
     interval = "" if math.isnan(low) else f" [{signed(low, 1)}, {signed(high, 1)}]"
     gap, pairs, planned = _number(row, "gap_closed"), int(row["n_pairs"]), int(row["n"])
-    closed = f" ({100 * gap:.0f}% of the gap to the teacher)" if gap > 0 else ""
+    share = "more than the whole gap" if gap > 1 else f"{100 * gap:.0f}% of the gap"
+    closed = f" ({share} to the teacher)" if gap > 0 else ""
     fewer = f", over {pairs} of {planned} seeds" if pairs < planned else ""
     return f"{signed(_number(row, 'diff'), 1)} points{interval}{closed}{fewer}"
 
@@ -246,7 +300,10 @@ def _detectable(rows: list[Row]) -> str:
 
 
 def _worded(verdict: str, delta: float | None) -> str:
-    return f"equivalent {_margin(verdict, delta)}" if verdict.startswith("equivalent") else verdict
+    splits = SPLITS if verdict.endswith(SPLITS) else ""
+    if verdict.startswith("equivalent"):
+        return f"equivalent {_margin(verdict, delta)}{splits}"
+    return "not run" if verdict == "skipped" else verdict
 
 
 def _margin(verdict: str, delta: float | None) -> str:
@@ -255,8 +312,13 @@ def _margin(verdict: str, delta: float | None) -> str:
 
 
 def _why(rows: list[Row]) -> str:
-    notes = dict.fromkeys(str(row["note"]) for row in rows if isinstance(row.get("note"), str) and row["note"])
+    notes = dict.fromkeys(_reason(row["note"]) for row in rows if isinstance(row.get("note"), str) and row["note"])
     return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _reason(note: str) -> str:
+    """The note of what was never run without the word that says so, which the sentence has."""
+    return re.sub(r"^skipped \((.*)\)$", r"\1", note, flags=re.DOTALL)
 
 
 def _range(texts: Sequence[str], between: str) -> str:
