@@ -9,7 +9,7 @@ Rows are compared over the classes (inter-class relation), columns over the batc
 Reduction: mean over rows, and over columns; the columns have the nodes of the batch, in a transductive task all nodes.
 Layers: logits. Defaults: β = γ = 2, which is the code's β = γ = 1 times its weight of 2 in every configuration; τ = 1
 is its default and for ImageNet, on CIFAR-100 it is 4; the factor τ² is the code's. Not tuned. Searched: β and γ from
-0.2 to 20, τ from 1 to 10 (ours).
+0.2 to 20 (ours), τ from 1, the softmax as it is, to 10, as for kd (ours).
 A row or column without spread, such as the output for a node without features, has no correlation: it counts as 0 (the
 code adds 1e-8 to the denominator, so its gradient there is about 10⁸ times as large as elsewhere).
 Cost: linear in nodes; no N×N matrix.

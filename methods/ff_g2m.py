@@ -12,7 +12,7 @@ KL direction: student ‖ teacher, in the order of the paper's equations. The au
 both terms: ``direction: teacher||student``. Reduction, as in the code: mean over edges, with self-loops in L_low,
 without in L_high. Layers: logits. L_low has no temperature in the code, nor here.
 Defaults: λ = 0.4, τ = 1.5, the authors' setting for Cora with a GCN teacher; they tune λ (0 to 0.5) and τ (1 to 1.5)
-for each data set and teacher. Not tuned here. Searched: λ and τ, where they do.
+for each data set and teacher. Not tuned here. Searched: λ and τ in these published ranges; Cora has the end of τ's.
 Cost: linear in edges times classes.
 """
 

@@ -8,8 +8,8 @@ With A and B the unit rows of both, the sum is ‖AAᵀ − BBᵀ‖² = ‖Aᵀ
 Reduction: mean over all n² pairs, a node with itself included. Layers: last hidden of both, before the activation, and
 without projectors, as their PPI code has it (their ogbn-arxiv code projects both to 128 units first).
 Defaults: cosine and at most 8,192 nodes are the code's; β = 100 is its run on ogbn-arxiv without soft labels (10 with
-them, 1 in the signature); not tuned. Searched: β from 1 to 100, the values they use. Their other kernels (poly, l2,
-rbf) have no such Gram form and are left out.
+them, 1 in the signature); not tuned. Searched: β in its published range, 1 to 100, whose end is the default. Their
+other kernels (poly, l2, rbf) have no such Gram form and are left out.
 Cost: linear in the sampled nodes, quadratic in the features; no n×n matrix.
 """
 

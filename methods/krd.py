@@ -18,7 +18,7 @@ it is by a search over α in [e⁻⁵, e⁵], not from the last α on; and the s
 dropout, not of an evaluation before it.
 Defaults: λ = 0.5, τ = 0.8, δ = 1, 50 classes, α = 1 at first, η = 0.99, warm-up 50, the authors' setting for Cora with
 a GCN teacher; λ (0 to 0.5) and τ (0.8 to 1.2) are tuned for each data set and teacher. Not tuned here. Searched: λ and
-τ, where they do.
+τ in these published ranges, of which Cora has an end of each.
 Cost: linear in edges times classes; the teacher runs ``draws`` times, before training.
 """
 

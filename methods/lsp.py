@@ -7,9 +7,10 @@ On dynamic graphs E is the union of the student's and the teacher's edges at the
 KL direction: student ‖ teacher. Reduction: sum over edges / N (Joshi et al. 2022: teacher ‖ student, mean over edges).
 Layers: last hidden of both, before the activation. The authors' code is another loss (see lsp_official); each of its
 differences is a parameter here, too. Defaults: λ = 100 and rbf with σ = 100, as re-implementations of the paper have
-them; not tuned. Searched: λ from 1 to 1000 (ours; the losses of the kernels differ in size), and the kernel among rbf
-and linear, which the paper has, and cosine, which Joshi et al. have. With σ = 100, features whose distances are far
-below 14 give an almost uniform structure, and hence an almost empty loss: look at the curve `structure` of a run.
+them; not tuned. Searched: λ from 1 to 1000 (ours; the losses of the kernels differ in size), the kernel among rbf and
+linear, which the paper has, and cosine, which Joshi et al. have, and σ, of rbf alone, from 1 to 1000 (ours). With
+σ = 100, features whose distances are far below 14 give an almost uniform structure, and hence an almost empty loss:
+look at the curve `structure` of a run.
 Cost: linear in edges × features; no [E, D] tensor is held.
 """
 
@@ -50,7 +51,7 @@ class LSP(Method):
         weight: Annotated[PositiveFloat, Range(1, 1000)] = 100.0
         kernel: Annotated[Kernel, Choice("rbf", "linear", "cosine")] = "rbf"
         layers: LayerPairs = (LayerPair(-1, -1),)
-        sigma: PositiveFloat = 100.0
+        sigma: Annotated[PositiveFloat, Range(1, 1000)] = 100.0
         c: float = 0.0
         degree: PositiveInt = 2
         direction: Direction = "student||teacher"

@@ -9,7 +9,7 @@ is of numbers between 0 and 1, so within a neighbourhood the largest probability
 
 KL direction: teacher ‖ student. Reduction: sum over edges / N. Layers: the released code matches the student's third
 hidden layer with the teacher's second, before the activation; here last with last unless the config says so. How it
-evaluates is not part of the method: see ``protocol: official``. Searched: λ from 1, as released, to 100, the paper's.
+evaluates is not part of the method: see ``protocol: official``. Searched: λ from 1, as released, to the 100 of lsp.
 Cost: linear in edges × features, in the first 30 epochs.
 """
 
