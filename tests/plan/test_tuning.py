@@ -59,6 +59,14 @@ def test_every_method_is_tuned_once_on_the_first_library():
     assert any(file.endswith("tables/tuning.csv") for file in plan.table_files())
 
 
+def test_the_tuned_cells_are_worked_out_once(monkeypatch):
+    """The DAG asks for them for every job."""
+    plan = planned(tune={"trials": 5})
+    first = plan.tuned_cells
+    monkeypatch.setattr(type(plan), "cells", property(lambda _: pytest.fail("worked out again")))
+    assert plan.tuned_cells is first
+
+
 def test_a_library_that_is_not_installed_tunes_nothing(monkeypatch):
     monkeypatch.setattr(grid, "missing_reason", lambda name: "pyg is not installed" if name == "pyg" else None)
     assert {cell.backend for cell in planned(tune={"trials": 5}, backends=["pyg", "dgl"]).tuned_cells} == {"dgl"}

@@ -1,6 +1,7 @@
 """What the trials of a method promise: as many for each, the same again after a kill, and never a look at the test."""
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from distillbench.jobs import Job
 from distillbench.paths import Cell
 from distillbench.plan import asked_hyperparameters, make_plan
 from distillbench.plugins import load
-from distillbench.record import digest
+from distillbench.record import digest, read_shard
 from distillbench.study import best_of, proposed, search
-from distillbench.tuning import Trial, read_tuning
+from distillbench.tuning import RANDOM_TRIALS, Trial, read_tuning
 from distillbench.tuning_table import footnotes
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,15 @@ def test_the_search_learns_from_its_trials():
     late = [near_thirty(trial.values) for trial in trials[15:]]
     early = [near_thirty(trial.values) for trial in trials[:10]]
     assert sum(late) / len(late) > sum(early) / len(early)
+
+
+def test_trials_are_drawn_at_random_until_ten_have_been_seen():
+    """What is random heeds no score; the number is Optuna's to keep, and the footnote's to tell."""
+    trials, _ = run_study(trials=RANDOM_TRIALS)
+    other = [trial.model_copy(update={"val": 1 - trial.val}) for trial in trials]
+    for number in range(1, RANDOM_TRIALS):
+        assert proposed(SPACE, trials[:number], SCOPE) == proposed(SPACE, other[:number], SCOPE)
+    assert proposed(SPACE, trials, SCOPE) != proposed(SPACE, other, SCOPE)
 
 
 def test_studies_of_different_methods_draw_differently():
@@ -156,6 +166,14 @@ def test_choices_may_be_anything_json_has():
     assert len({json.dumps(trial.values) for trial in trials}) > 1
 
 
+def test_choices_that_python_takes_for_equal_are_different_choices():
+    space = {"method": {"layers": {"values": [1, True, "1", 1.5]}}, "training": {}}
+    trials, evaluated = run_study(lambda _: 0.5, space=space, own={"method": {"layers": 1}, "training": {}})
+    tried = {(type(trial.values["method"]["layers"]), trial.values["method"]["layers"]) for trial in trials}
+    assert tried == {(int, 1), (bool, True), (str, "1"), (float, 1.5)}
+    assert len(evaluated.numbers) == 4  # True was not taken for the 1 that had been tried
+
+
 # trials on real data
 
 
@@ -220,8 +238,6 @@ def tune(plan, method):
 
 def test_tuning_never_looks_at_the_test_part_nor_at_a_reported_seed(project, monkeypatch):
     plan = planned(project)
-    for teacher in plan.teachers_of(CELL, "kd"):  # whose outputs are of all nodes, and whose record has a test score
-        train(plan, plan.tuning_teacher_params(teacher), plan.teacher_sources("digits", "pyg"))
     seeds, tests = [], []
     run = Experiment.run
 
@@ -231,9 +247,13 @@ def test_tuning_never_looks_at_the_test_part_nor_at_a_reported_seed(project, mon
 
     monkeypatch.setattr(Experiment, "run", watched)
     monkeypatch.setattr(experiment, "predict", lambda *_: tests.append(1))  # fit has its own, for validation
-    kd, _ = tune(plan, "kd")
+    kd, _ = tune(plan, "kd")  # and its teachers
     alone, _ = tune(plan, "supervised")
     assert tests == []
+    teachers = read_shard(plan.paths.tuning_runs.shard(CELL, "teacher", 0))
+    assert [(each.status, each.test, each.test_metrics) for each in teachers] == [("ok", None, {})] * 2
+    assert all(each.val is not None and {"weights", "outputs"} <= each.digests.keys() for each in teachers)
+    assert len(seeds) == 2 + 3 * 2 + 3 * 2
     assert set(seeds) == {TUNING_SEEDS_FROM, TUNING_SEEDS_FROM + 1} == set(kd.seeds)
     assert not set(seeds) & {seed for shard in plan.shards for seed in plan.seeds(shard)}
     assert [len(each.trials) for each in (kd, alone)] == [3, 3]
@@ -245,12 +265,26 @@ def test_tuning_never_looks_at_the_test_part_nor_at_a_reported_seed(project, mon
 def test_a_validation_score_is_that_of_the_same_run_with_its_test(project):
     plan = planned(project)
     params = plan.tuning_params(CELL, "supervised")["run"]
-    trained, _ = train(plan, params, [])
-    (job, *_) = [trained]
+    reported = {key: value for key, value in params.items() if key != "runs"}  # as if these seeds were reported ones
+    job, _ = train(plan, reported, [])
     records = [json.loads(job.file(seed, "json").read_text()) for seed in params["seeds"]]
+    assert all(record["test"] is not None for record in records)
     outcomes = list(Job(str(plan.paths.root), 0, params, [], job.execution, 0).validate("trial"))
     assert [outcome.val for outcome in outcomes] == [record["val"] for record in records]
     assert all(outcome.test is None and outcome.test_metrics == {} for outcome in outcomes)
+
+
+def test_a_teacher_of_trials_is_the_one_that_would_be_reported_but_for_its_test(project):
+    plan = planned(project)
+    params, sources = plan.tuning_teacher_params(CELL), plan.teacher_sources("digits", "pyg")
+    of_trials, summary = train(plan, params, sources)
+    reported, _ = train(plan, {key: value for key, value in params.items() if key != "runs"}, sources)
+    for seed in params["seeds"]:
+        one, other = (json.loads(job.file(seed, "json").read_text()) for job in (of_trials, reported))
+        same = ("key", "val", "digests", "best_epoch", "params", "split_sizes")
+        assert {name: one[name] for name in same} == {name: other[name] for name in same}
+        assert one["test"] is None and other["test"] is not None
+    assert "mean val" in summary and "test" not in summary
 
 
 def test_the_chosen_values_are_what_is_trained_and_what_the_record_says(project):
@@ -301,6 +335,60 @@ def test_trials_on_disk_are_used_where_everything_that_decides_them_agrees(proje
     assert len(trained) == 3
 
 
+def test_another_version_of_the_sampler_runs_the_trials_again(project, monkeypatch):
+    plan = planned(project)
+    tune(plan, "supervised")
+    version = metadata.version
+    monkeypatch.setattr(study.metadata, "version", lambda name: "99.0" if name == "optuna" else version(name))
+    tuning, summary = tune(plan, "supervised")
+    assert tuning.sampler == "TPE (Optuna 99.0)" and "3 of 3 trials run" in summary
+
+
+@pytest.mark.parametrize("status", ["oom", "timeout", "skipped"])
+def test_what_failed_for_a_reason_of_the_moment_is_tried_again_and_all_after_it(project, monkeypatch, status):
+    plan = planned(project, tune={"trials": 4, "seeds": 1})
+    run, calls = Experiment.run, []
+
+    def short(self, seed, **more):
+        calls.append(seed)
+        return Outcome(status, "not now") if len(calls) == 3 else run(self, seed, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Experiment, "run", short)
+        first, _ = tune(plan, "supervised")
+    assert [trial.status for trial in first.trials][:3] == ["ok", "ok", status]
+    # more time is no other study
+    again, summary = tune(
+        planned(project, tune={"trials": 4, "seeds": 1}, execution={"run_seconds": 10_000}), "supervised"
+    )
+    assert "2 of 4 trials run" in summary
+    assert again.trials[:2] == first.trials[:2] and [trial.status for trial in again.trials] == ["ok"] * 4
+    # the last one was proposed after the result of the third, not after its failure
+    assert again.trials[3].values == proposed(again.space, again.trials[:3], ("digits", "gat", "supervised"))
+
+
+def test_a_divergence_is_a_result_and_not_tried_again(project, monkeypatch):
+    plan = planned(project, tune={"trials": 2, "seeds": 1})
+    monkeypatch.setattr(Experiment, "run", lambda *_, **__: Outcome("diverged", "epoch 1: loss = nan"))
+    tune(plan, "supervised")
+    assert "0 of 2 trials run" in tune(plan, "supervised")[1]
+
+
+@pytest.mark.parametrize("status", ["ok", "diverged", "timeout"])
+def test_a_trial_leaves_no_checkpoint(project, monkeypatch, status):
+    plan = planned(project)
+    written = []
+
+    def stopped(self, seed, *, checkpointing, **_):
+        checkpointing.path.write_bytes(b"the state of a model")
+        written.append(checkpointing.path)
+        return Outcome(status, val=0.5 if status == "ok" else None)
+
+    monkeypatch.setattr(Experiment, "run", stopped)
+    tune(plan, "supervised")
+    assert written and not any(path.exists() for path in written)
+
+
 def test_trials_that_diverge_leave_the_defaults_and_say_so(project, monkeypatch):
     monkeypatch.setattr(Experiment, "run", lambda *_, **__: Outcome("diverged", "epoch 1: loss = nan"))
     plan = planned(project)
@@ -309,7 +397,7 @@ def test_trials_that_diverge_leave_the_defaults_and_say_so(project, monkeypatch)
     assert tuning.reason == "no trial finished (diverged: epoch 1: loss = nan)" and tuning.reason in summary
     assert tuning.facts() == {"trials": 3, "seeds": 2}
     (_, text) = footnotes([str(plan.paths.tuning("digits", "gat", "supervised"))])
-    assert "supervised – → – defaults, no trial finished (diverged: epoch 1: loss = nan) (3 of 3 trials failed)" in text
+    assert "supervised (1 searched) – → – defaults, no trial finished (diverged: epoch 1: loss = nan) (3 of 3" in text
 
 
 def test_a_teacher_that_failed_ends_the_search_at_once(project, monkeypatch):
@@ -319,6 +407,8 @@ def test_a_teacher_that_failed_ends_the_search_at_once(project, monkeypatch):
     assert [trial.status for trial in tuning.trials] == ["skipped"]
     assert "its teacher has the status diverged" in tuning.reason
     assert not (project / "results/tuning/runs/digits/pyg/gat/kd/trials.json").exists()  # the next job tries again
+    (budget, _) = footnotes([str(plan.paths.tuning("digits", "gat", "kd"))])
+    assert "Fewer trials: digits, gat: kd 1 (skipped: its teacher has the status diverged: epoch 1" in budget
 
 
 def test_reported_seeds_are_refused(project):

@@ -13,7 +13,8 @@ from distillbench.mlflow_runs import Source, run_tags
 from distillbench.params import ALL_TASKS, Choice, Parameters, Range
 from distillbench.plan import asked_hyperparameters, hyperparameters
 from distillbench.plugins import Declaration, declaration
-from distillbench.record import Record, RecordError, digest, read_record, sealed
+from distillbench.record import Record, RecordError, digest, read_record, sealed, write_shard
+from distillbench.reports import collect
 from distillbench.study import proposed
 from distillbench.tuning import (
     Trial,
@@ -164,23 +165,50 @@ def test_the_facts_of_a_record_are_those_of_the_file():
 
 
 def test_the_footnotes_state_budget_values_gain_and_spread(tmp_path):
-    alone = tuning_like(method="supervised", chosen={"method": {}, "training": {"learning_rate": 0.01}}, chosen_trial=0)
-    fixed = tuning_like(method="glnn", chosen={"method": {}, "training": {}}, chosen_trial=0)
+    chosen = {"method": {}, "training": {"learning_rate": 0.01}}
+    space = {"method": {}, "training": SPACE["training"]}
+    alone = tuning_like(method="supervised", space=space, chosen=chosen, chosen_trial=0)
+    nothing = {"method": {}, "training": {}}
+    fixed = tuning_like(method="glnn", space=nothing, chosen=nothing, chosen_trial=0)
     budget, chosen = footnotes(written(tmp_path, tuning_like(), alone, fixed))
-    assert (
-        "4 trials per method, the student alone included: the default values, then 3 that TPE (Optuna 5.0.0)" in budget
-    )
+    assert "4 trials per method, the student alone included: the default values, then 3 by TPE (Optuna 5.0.0)" in budget
+    assert "Fewer trials" not in budget
     assert "2 seeds (1000000 to 1000001), not reported" in budget
     assert "within a factor of 4, for every method" in budget
     assert "The split of digits is redrawn with the seed" in budget and "may be test nodes of reported seeds" in budget
     assert chosen.startswith("Tuned, digits, gat (with PyG): validation accuracy in %")
-    lsp = "lsp 75.0 → 85.0 [15.0, 85.0] weight 2.5, kernel rbf, learning rate 0.01 (1 of 4 trials failed)"
-    assert f": {lsp}; supervised 75.0 → 75.0 [15.0, 85.0] the defaults: learning rate 0.01 (" in chosen
-    assert "glnn 75.0 → 75.0 [15.0, 85.0] nothing to vary (" in chosen
+    lsp = "lsp (3 searched) 75.0 → 85.0 [15.0, 85.0] weight 2.5, kernel rbf, learning rate 0.01 (1 of 4 trials failed)"
+    assert f": {lsp}; supervised (1 searched) 75.0 → 75.0 [15.0, 85.0] the defaults: learning rate 0.01 (" in chosen
+    assert "glnn (0 searched) 75.0 → 75.0 [15.0, 85.0] nothing to vary (" in chosen
     fixed_split = tuning_like(resplit=False, seeds=[1000000])
     (budget, _) = footnotes(written(tmp_path, fixed_split))
     assert "redrawn" not in budget and "1 seed (1000000)" in budget
     assert footnotes([]) == []
+
+
+def test_the_footnotes_name_the_methods_with_fewer_trials_and_why(tmp_path):
+    reason = "its teacher has the status diverged: epoch 1: loss = nan"
+    ended = {"trials": [Trial(number=0, values=OWN, status="skipped", reason=reason)], "chosen": OWN, "chosen_trial": 0}
+    kd, at = (tuning_like(method=name, reason=f"no trial finished ({reason})", **ended) for name in ("kd", "at"))
+    (budget, _) = footnotes(written(tmp_path, tuning_like(), kd, at))
+    assert f". Fewer trials: digits, gat: kd, at 1 (skipped: {reason}). A trial's score is" in budget
+
+
+@pytest.mark.parametrize(
+    ("trials", "expected"),
+    [
+        (4, "then 3 by TPE (Optuna 5.0.0), which draws at random with so few trials."),
+        (10, "then 9 by TPE (Optuna 5.0.0), which draws at random with so few trials."),
+        (11, "then 10 by TPE (Optuna 5.0.0), the first 9 drawn at random."),
+        (20, "then 19 by TPE (Optuna 5.0.0), the first 9 drawn at random."),
+    ],
+)
+def test_the_footnotes_say_which_trials_were_drawn_at_random(tmp_path, trials, expected):
+    many = [Trial(number=n, values=with_weight(n + 1.0), status="ok", scores=[0.5], val=0.5) for n in range(trials)]
+    asked = {"trials": trials, "seeds": 1, "learning_rate": 1.0}
+    (budget, _) = footnotes(written(tmp_path, tuning_like(trials=many, asked=asked)))
+    assert expected in budget
+    assert "learning rate" not in budget  # nobody's was searched
 
 
 def test_the_table_has_a_row_a_trial(tmp_path):
@@ -215,6 +243,35 @@ def test_hyperparameters_of_a_record_are_of_the_chosen_values(tmp_path):
     assert found["method"] == {"weight": 2.5, "kernel": "rbf", "width": 4}
     assert found["training"] == {"learning_rate": 0.01, "epochs": 3}
     assert digest(found) == asked_hyperparameters({"params": params})
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+@pytest.mark.parametrize("said", [True, False])
+def test_a_record_that_says_otherwise_than_the_config_whether_it_was_tuned_is_refused(tmp_path, said, asked_for):
+    (file,) = written(tmp_path, tuning_like(chosen=OWN, chosen_trial=0))  # what was chosen is what is given
+    params = {
+        "model": {},
+        "protocol": {},
+        "dataset_params": {},
+        **with_values({"method": {"params": {}}, "training": {}}, OWN),
+    }
+    known = {"key": "k", "dataset": "digits", "backend": "pyg", "pair": "gat", "method": "lsp", "role": "student"}
+    known |= {"seed": 0, "status": "ok", "task": "multiclass", "metric": "accuracy", "val": 0.5, "test": 0.5}
+    facts = tuning_like().facts() if said else {}
+    shard = tmp_path / "records-0.json"
+    write_shard(shard, [Record(**known, hyperparameters=hyperparameters(params), tuning=facts)])
+    tuned = {"params": {**params, "tuned": {"file": file, "trials": 4, "seeds": 2, "learning_rate": 4.0}}}
+    expected = {
+        str(shard): {"seeds": [0], **(tuned if asked_for else {"hyperparameters": digest(hyperparameters(params))})}
+    }
+    arguments = (expected, [], ["lsp"], str(tmp_path / "runs.csv"), str(tmp_path / "runs.parquet"))
+    if said == asked_for:
+        assert collect(*arguments) == "1 runs: 1 ok"
+        return
+    with pytest.raises(RecordError, match=r"records-0\.json: .*tuned.*Delete it and run snakemake again") as error:
+        collect(*arguments)
+    assert ("does not say" in str(error.value)) == asked_for
+    assert not (tmp_path / "runs.csv").exists()
 
 
 def test_mlflow_can_tell_tuned_runs_from_others(tmp_path):

@@ -1,4 +1,4 @@
-"""One run, from seed to result: split, initial weights, training, selection, one look at the test part.
+"""One run, from seed to result: split, initial weights, training, selection, one look at the test part, or none.
 
 What a seed fixes (split, teacher, initial weights, batch order) depends neither on the method nor on the library.
 """
@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,8 @@ class Experiment:
         """Train and evaluate one seed. What can be expected to go wrong becomes the outcome's status.
 
         teacher_outputs: files of the pair's teacher, then of further ones. teacher_weights: of the pair's teacher, for
-        methods that run it before training. evaluate_test: without, there is no look at the test part at all, for the
-        outcome has the validation score only: what hyper-parameters may be chosen by.
+        methods that run it before training. evaluate_test: without, there is no look at the test part at all, and the
+        outcome's only score is that of validation: what hyper-parameters may be chosen by.
         """
         teaching = self._teaching(teacher_outputs, teacher_weights)
         try:
@@ -169,9 +169,21 @@ class Experiment:
             checkpointing=checkpointing,
             progress=progress,
         )
+        weights = io.BytesIO()
+        torch.save(canonical_state(model), weights)
+        outcome = Outcome(
+            "ok",
+            history=result.history,
+            best_epoch=result.best_epoch,
+            seconds=result.seconds + preparing,
+            val=result.val,
+            params=count_parameters(model),
+            split_sizes=split.sizes(),
+            weights=weights.getvalue(),
+            outputs=None if role == "student" else teacher_outputs(model, inputs, visible.train),
+        )
         if not evaluate_test:
-            seconds = result.seconds + preparing
-            return Outcome("ok", history=result.history, best_epoch=result.best_epoch, seconds=seconds, val=result.val)
+            return outcome
         # the one look at the test part, on the selected weights
         everything = self.data
         if extra is not None:
@@ -190,21 +202,7 @@ class Experiment:
             predictions, metrics = [(logits, y)], task.metrics(logits, y)
             for name, found in (("seen", on_known), ("unseen", on_whole)):
                 metrics[f"{task.metric_name}_{name}"] = task.score(found, evaluation)
-        weights = io.BytesIO()
-        torch.save(canonical_state(model), weights)
-        return Outcome(
-            "ok",
-            history=result.history,
-            best_epoch=result.best_epoch,
-            seconds=result.seconds + preparing,
-            val=result.val,
-            test=task.score(predictions, evaluation),
-            test_metrics=metrics,
-            params=count_parameters(model),
-            split_sizes=split.sizes(),
-            weights=weights.getvalue(),
-            outputs=None if role == "student" else teacher_outputs(model, inputs, visible.train),
-        )
+        return replace(outcome, test=task.score(predictions, evaluation), test_metrics=metrics)
 
     def _inputs(self, data: GraphData, augment: bool = True) -> Inputs:
         augmentation = self.dataset.augment if augment else None

@@ -152,7 +152,7 @@ class Grid(Sources):
 
     # equal tuning
 
-    @property
+    @cached_property
     def tuned_cells(self) -> list[Cell]:
         """The cells whose methods are tuned: those of the first library that is installed.
 
@@ -183,7 +183,10 @@ class Grid(Sources):
         }
 
     def tuning_teacher_params(self, cell: Cell) -> dict[str, Any]:
-        """As teacher_params, of the seeds that trials are run with, in a folder that no table is made of."""
+        """As teacher_params, of the seeds that trials are run with, in a folder that no table is made of.
+
+        These teachers have outputs and a validation score, no test score (see Job).
+        """
         assert self.config.tune is not None, "nothing is tuned"
         seeds = self.config.tune.used_seeds
         return {**self.teacher_params(cell, 0), "seeds": seeds, "runs": str(self.paths.tuning_runs.root)}

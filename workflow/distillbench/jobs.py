@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -90,6 +91,7 @@ class Job:
         # first of all: keys, training and records are of the chosen values
         self.params = params = with_values(params, tuning.chosen) if tuning else params
         self.shard, self.execution, self.planned_runs = shard, execution, planned_runs
+        self.for_tuning = "runs" in params  # whose runs have a folder of their own, and no test score
         self.paths = Paths(params.get("runs", results))
         self.environment: dict[str, Any] = {}
         self.cell = Cell(params["dataset"], params["backend"], params["pair"])
@@ -123,7 +125,7 @@ class Job:
         todo = [seed for seed in seeds if seed not in records]
         if records:
             log.info("%s: %d of %d seeds are on disk already", self.name, len(records), len(seeds))
-        run_one = self._runner() if todo else None
+        run_one = self._runner(evaluate_test=not self.for_tuning) if todo else None
         for number, seed in enumerate(todo, start=1):
             title = f"{self.name} seed {seed} (run {number} of {len(todo)})"
             log.info("%s begins", title)
@@ -135,7 +137,7 @@ class Job:
         ordered = [records[seed] for seed in seeds]
         write_shard(self.paths.shard(self.cell, self.method, self.shard), ordered)
         summary = f"{self.name}: {_summary(ordered)}; {len(todo)} trained in {time.monotonic() - begun:.0f} s"
-        if "runs" in self.params:
+        if self.for_tuning:
             return f"{summary}, for tuning"
         done = len(self.paths.records())
         return f"{summary}; {min(done, self.planned_runs)} of {self.planned_runs} runs done"
@@ -149,8 +151,9 @@ class Job:
         """Train each seed and evaluate it on validation alone. Nothing is stored but, while it lasts, a checkpoint."""
         teachers, run_one = self._teachers(), self._runner(evaluate_test=False)
         for seed, key in zip(self.params["seeds"], self.keys(), strict=True):
-            yield run_one(seed, key, teachers.get(seed, []), f"{title}, seed {seed}")
-            self.file(seed, "checkpoint.pt").unlink(missing_ok=True)
+            outcome = run_one(seed, key, teachers.get(seed, []), f"{title}, seed {seed}")
+            self.file(seed, "checkpoint.pt").unlink(missing_ok=True)  # before yield: who asks may stop at a failure
+            yield outcome
 
     def file(self, seed: int, ending: str) -> Path:
         """One of a seed's files."""
@@ -208,7 +211,7 @@ class Job:
     def _artifact(self, seed: int, name: str) -> Path:
         return self.file(seed, _ENDINGS[name])
 
-    def _runner(self, evaluate_test: bool = True) -> "Callable[[int, str, list[Record], str], Outcome]":
+    def _runner(self, evaluate_test: bool) -> "Callable[[int, str, list[Record], str], Outcome]":
         """What runs one seed. A library that does not import gives skipped runs, with the reason."""
         from distillbench.experiment import Experiment, Outcome
         from distillbench.train import Checkpointing
@@ -330,14 +333,15 @@ def _csv(history: list[dict[str, float]]) -> str:
 def _describe(record: Record) -> str:
     if record.status != "ok":
         return f"{record.status}: {record.reason}"
-    return f"ok, val {record.val:.4f}, test {record.test:.4f}, epoch {record.best_epoch}, {record.train_seconds:.1f} s"
+    test = "" if record.test is None else f", test {record.test:.4f}"
+    return f"ok, val {record.val:.4f}{test}, epoch {record.best_epoch}, {record.train_seconds:.1f} s"
 
 
 def _summary(records: list[Record]) -> str:
     good = [record for record in records if record.status == "ok"]
     failed = sorted({record.status for record in records} - {"ok"})
     text = f"{len(good)} of {len(records)} ok" + (f" ({', '.join(failed)})" if failed else "")
-    if good:
-        means = [sum(getattr(r, part) for r in good) / len(good) for part in ("val", "test")]
-        text += f", mean val {means[0]:.3f}, mean test {means[1]:.3f}"
+    for part in ("val", "test"):
+        scores = [score for record in good if (score := getattr(record, part)) is not None]
+        text += f", mean {part} {fmean(scores):.3f}" if scores else ""
     return text

@@ -28,7 +28,8 @@ def collect(
 ) -> str:
     """Gather the records of all jobs, and of what could not run here, into the table of runs.
 
-    ``expected`` says for each file of records which seeds and hyper-parameters the config asks for (Plan.expected).
+    ``expected`` says for each file of records which seeds and hyper-parameters the config asks for, and whether these
+    are tuned (Plan.expected).
     Raises RecordError naming every file that cannot be trusted or is of another config: no record is left out or let in
     silently.
     """
@@ -44,6 +45,10 @@ def collect(
             problems.append(f"{shard}: holds seeds {seeds}, the config asks for {asked['seeds']}. {AGAIN}")
         elif any(digest(record.hyperparameters) != hyperparameters for record in found):
             problems.append(f"{shard}: was trained with other hyper-parameters than the config asks for. {AGAIN}")
+        elif any(bool(record.tuning) != ("params" in asked) for record in found):
+            # the same values, but readers would be told that they were tuned, or that nobody did
+            said, wanted = ("does not say", "tuned") if "params" in asked else ("says", "as they are given")
+            problems.append(f"{shard}: {said} that its values were tuned, the config asks for them {wanted}. {AGAIN}")
         records += found
     if problems:
         raise RecordError("\n".join(problems))

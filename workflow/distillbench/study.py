@@ -2,12 +2,13 @@
 
 Every method has the same number of trials. The first is of the default values, so that tuning only ever chooses what
 beat them; the others are proposed by Optuna's tree-structured Parzen estimator (TPE; Bergstra, Bardenet, Bengio, Kégl:
-Algorithms for Hyper-Parameter Optimization, NeurIPS 2011), of which the first ten are random. No trial is pruned.
+Algorithms for Hyper-Parameter Optimization, NeurIPS 2011), which draws at random until it has seen ten trials: with
+that many or fewer, all is random search. No trial is pruned.
 
 What is proposed for trial n depends on the trials before it and on a seed derived from n, never on the process: a
 study that is interrupted goes on exactly as it would have, and one that is given more trials runs the new ones only.
 Finished trials are kept in an undeclared file (Snakemake deletes declared ones before a rerun), and used only where its
-key agrees.
+key agrees, up to the first that failed for a reason of the moment (memory, time), which is tried again.
 """
 
 import json
@@ -15,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,9 +25,19 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from distillbench.config import TUNING_SEEDS_FROM
-from distillbench.jobs import Job
-from distillbench.record import RecordError, Status, digest, read_sealed, sealed, write_atomically
-from distillbench.tuning import Space, Trial, Tuning, Values, defaults, in_words, with_values, write_tuning
+from distillbench.jobs import FINISHED, Job
+from distillbench.record import RecordError, Status, canonical_json, digest, read_sealed, sealed, write_atomically
+from distillbench.tuning import (
+    RANDOM_TRIALS,
+    Space,
+    Trial,
+    Tuning,
+    Values,
+    defaults,
+    in_words,
+    with_values,
+    write_tuning,
+)
 
 log = logging.getLogger("distillbench")
 
@@ -52,7 +64,8 @@ def tune(
         )
     job = Job(results, 0, run, sources, execution, 0)
     own, kept = defaults(space, run), job.folder / "trials.json"
-    key = digest(job.keys(), space, run["run_seconds"])
+    sampler = f"TPE (Optuna {metadata.version('optuna')})"
+    key = digest(job.keys(), space, sampler)
     name = f"{job.cell.dataset}/{job.cell.pair}/{job.method}"
     begun = time.monotonic()
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +101,7 @@ def tune(
         resplit=job.card["resplit"],
         asked=asked,
         seeds=run["seeds"],
-        sampler=f"TPE (Optuna {metadata.version('optuna')})",
+        sampler=sampler,
         space=space,
         chosen=best.values,
         chosen_trial=best.number,
@@ -120,7 +133,8 @@ def search(
     while len(found) < trials:
         number = len(found)
         values = proposed(space, found, scope) if number else own
-        same = next((trial for trial in found if trial.values == values), None)
+        text = canonical_json(values)  # 1 and True are equal, and not the same
+        same = next((trial for trial in found if canonical_json(trial.values) == text), None)
         trial = same.model_copy(update={"number": number, "seconds": 0.0}) if same else evaluate(number, values)
         found.append(trial)
         if trial.status == "skipped":
@@ -148,9 +162,14 @@ def proposed(space: Space, trials: Sequence[Trial], scope: Sequence[str]) -> Val
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     known = {f"{of}/{name}": _distribution(each) for of, names in space.items() for name, each in names.items()}
     seed = derive(len(trials), "tune", *scope) % 2**32
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     for trial in trials:
-        tried = {f"{of}/{name}": _shown(value) for of, names in trial.values.items() for name, value in names.items()}
+        tried = {
+            f"{of}/{name}": _shown(value, space[of][name])
+            for of, names in trial.values.items()
+            for name, value in names.items()
+        }
         if all(_holds(known[name], value) for name, value in tried.items()):
             state = optuna.trial.TrialState.PRUNED if trial.val is None else optuna.trial.TrialState.COMPLETE
             study.add_trial(optuna.create_trial(state=state, value=trial.val, params=tried, distributions=known))
@@ -164,15 +183,18 @@ def _distribution(each: dict[str, Any]) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if "values" in each:
-        return CategoricalDistribution([_shown(value) for value in each["values"]])
+        return CategoricalDistribution(range(len(each["values"])))
     if each["whole"]:
         return IntDistribution(int(each["low"]), int(each["high"]), log=each["log"])
     return FloatDistribution(each["low"], each["high"], log=each["log"])
 
 
-def _shown(value: Any) -> Any:
-    """As Optuna takes it: numbers and names as they are, anything else as JSON."""
-    return value if isinstance(value, int | float | str | None) else json.dumps(value)
+def _shown(value: Any, each: dict[str, Any]) -> Any:
+    """As Optuna takes it: a number, and of choices their place, None if there is none. It takes 1 and True for one."""
+    if "values" not in each:
+        return value
+    text = canonical_json(value)
+    return next((place for place, choice in enumerate(each["values"]) if canonical_json(choice) == text), None)
 
 
 def _holds(distribution: Any, value: Any) -> bool:
@@ -184,7 +206,7 @@ def _holds(distribution: Any, value: Any) -> bool:
 
 def _rounded(value: Any, each: dict[str, Any]) -> Any:
     if "values" in each:
-        return next(choice for choice in each["values"] if _shown(choice) == value)
+        return each["values"][value]
     return value if each["whole"] else min(max(float(f"{value:.3g}"), each["low"]), each["high"])
 
 
@@ -204,15 +226,20 @@ def _trial(number: int, values: Values, job: Job, title: str) -> Trial:
 
 
 def _kept(path: Path, key: str) -> list[Trial]:
-    """The trials that are on disk, if their key agrees."""
+    """The trials that are on disk, if their key agrees, up to the first that is to be tried again."""
     if not path.exists():
         return []
     try:
         content = read_sealed(path)
-        return [Trial(**trial) for trial in content["trials"]] if content["key"] == key else []
+        trials = [Trial(**trial) for trial in content["trials"]] if content["key"] == key else []
     except (RecordError, ValidationError, KeyError) as error:
         log.warning("%s: cannot be used, the trials are run again (%s)", path, error)
         return []
+    finished = list(takewhile(lambda trial: trial.status in FINISHED, trials))
+    if len(finished) < len(trials):  # what was proposed after it had learnt from its failure
+        again = trials[len(finished)]
+        log.info("%s: trial %d (%s) and those after it are run again", path, again.number, again.status)
+    return finished
 
 
 def _outcome(tuning: Tuning) -> str:

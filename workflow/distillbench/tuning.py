@@ -16,6 +16,9 @@ from distillbench.params import Choice, Parameters, Search
 from distillbench.record import RecordError, Status, canonical_json, read_sealed, sealed, write_atomically
 from distillbench.variants import Variant
 
+# so many trials TPE must have seen before it draws otherwise than at random (Optuna's n_startup_trials; its default)
+RANDOM_TRIALS = 10
+
 # by what they belong to, then by name: {"method": {"weight": 5.0}, "training": {"learning_rate": 0.02}}; those of a
 # combination are named after the part: {"method": {"lsp.weight": 5.0, "kd.alpha": 0.3}, ...}
 Values = dict[str, dict[str, Any]]
@@ -81,6 +84,11 @@ class Tuning(BaseModel):
         """The lowest and the highest score of a trial that finished, None if none did."""
         scores = [trial.val for trial in self.trials if trial.val is not None]
         return (min(scores), max(scores)) if scores else None
+
+    @property
+    def searched(self) -> int:
+        """How many hyper-parameters, the learning rate among them."""
+        return sum(map(len, self.space.values()))
 
     def facts(self) -> dict[str, Any]:
         """What the records of the runs with the chosen values say of it."""

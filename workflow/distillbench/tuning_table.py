@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distillbench.record import canonical_json, write_atomically
 from distillbench.tables import NOTHING, backend_label, metric_label
-from distillbench.tuning import Tuning, in_words, read_tuning
+from distillbench.tuning import RANDOM_TRIALS, Tuning, in_words, read_tuning
 
 COLUMNS = ("dataset", "pair", "method", "backend", "trial", "values", "val", "scores", "status", "reason", "chosen")
 
@@ -35,7 +35,7 @@ def tuning_table(files: Sequence[str], csv: str) -> str:
 
 
 def footnotes(files: Sequence[str]) -> list[str]:
-    """The budget in a sentence or two, then one for each data set and pair: what was chosen, and what it brought.
+    """The budget, with what had less of it, then a sentence a data set and pair: what was chosen, and what it brought.
 
     None where nothing was tuned. Raises RecordError naming a file that cannot be trusted.
     """
@@ -52,12 +52,20 @@ def _budget(tunings: Sequence[Tuning]) -> str:
     first = tunings[0]
     trials, factor, seeds = first.asked["trials"], first.asked["learning_rate"], first.seeds
     numbers = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
-    rate = f" The learning rate was searched within a factor of {factor:g}, for every method." if factor > 1 else ""
+    few = trials <= RANDOM_TRIALS
+    drawn = "which draws at random with so few trials" if few else f"the first {RANDOM_TRIALS - 1} drawn at random"
     text = (
-        f"Tuning: {trials} trials per method, the student alone included: the default values, then {trials - 1} that "
-        f"{first.sampler} proposed. A trial's score is the mean validation score of {len(seeds)} "
+        f"Tuning: {trials} trials per method, the student alone included: the default values, then {trials - 1} by "
+        f"{first.sampler}, {drawn}.{_fewer(tunings)} A trial's score is the mean validation score of {len(seeds)} "
         f"{'seeds' if len(seeds) > 1 else 'seed'} ({numbers}), not reported; the values of the best are used with "
-        f"every library.{rate}"
+        "every library."
+    )
+    if factor > 1:
+        text += f" The learning rate was searched within a factor of {factor:g}, for every method."
+    included = ", the learning rate among them" if factor > 1 else ""
+    text += (
+        f" How many hyper-parameters were searched is said of each method{included}: as many trials are spread over "
+        "different numbers of them."
     )
     redrawn = list(dict.fromkeys(tuning.dataset for tuning in tunings if tuning.resplit))
     if redrawn:
@@ -68,12 +76,25 @@ def _budget(tunings: Sequence[Tuning]) -> str:
     return text
 
 
+def _fewer(tunings: Sequence[Tuning]) -> str:
+    """Which methods had fewer trials than the others, and why: their search ended."""
+    ended: dict[tuple[str, ...], list[str]] = {}
+    for tuning in tunings:
+        if len(tuning.trials) < tuning.asked["trials"]:
+            last = tuning.trials[-1]
+            why = (f"{tuning.dataset}, {tuning.pair}", str(len(tuning.trials)), f"{last.status}: {last.reason}")
+            ended.setdefault(why, []).append(tuning.method)
+    texts = [f"{where}: {', '.join(methods)} {number} ({why})" for (where, number, why), methods in ended.items()]
+    return f" Fewer trials: {'; '.join(texts)}." if texts else ""
+
+
 def _chosen(dataset: str, pair: str, tunings: Sequence[Tuning]) -> str:
     metric, backend = metric_label(tunings[0].metric), backend_label(tunings[0].backend)
     texts = []
     for tuning in tunings:
         failed = sum(trial.val is None for trial in tuning.trials)
-        text = f"{tuning.method} {_percent(tuning.val_default)} → {_percent(tuning.val_chosen)}"
+        text = f"{tuning.method} ({tuning.searched} searched)"
+        text += f" {_percent(tuning.val_default)} → {_percent(tuning.val_chosen)}"
         if tuning.spread:
             text += f" [{_percent(tuning.spread[0])}, {_percent(tuning.spread[1])}]"
         if tuning.reason:

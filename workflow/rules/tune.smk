@@ -38,6 +38,7 @@ rule tune:
 rule tuning_table:
     input:
         chosen=PLAN.tuning_files(),
+        sources=PLAN.table_sources(),
     output:
         csv=f"{RESULTS}/tables/tuning.csv",
     log:
