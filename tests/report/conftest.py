@@ -90,9 +90,12 @@ def plan():
     return make_plan(CONFIG, ["config/own.yaml"], ROOT)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def facts(plan):
-    return facts_of(plan)
+    """Of a config with published results and six cells, too: everything in ``finished_run`` belongs to it."""
+    facts = facts_of(plan)
+    more = ["tables/reproduction.csv", "figures/across.png", "figures/across.svg"]
+    return facts | {"shown": [*facts["shown"], *more]}
 
 
 @pytest.fixture(scope="session")

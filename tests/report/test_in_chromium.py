@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from distillbench.report import write_report
-from distillbench.report_facts import facts_of
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -43,9 +42,9 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def address(finished_run: Path, plan: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+def address(finished_run: Path, facts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
     page = tmp_path_factory.mktemp("page") / "index.html"
-    write_report(finished_run, facts_of(plan), page)
+    write_report(finished_run, facts, page)
     return page.as_uri()
 
 

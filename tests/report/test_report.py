@@ -1,6 +1,9 @@
 """The page that is opened first: all that was run and found is on it, and nothing that a name could smuggle in."""
 
+import html as html_texts
+import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
-from distillbench.config import read_config
+from distillbench.plan import make_plan
 from distillbench.report import write_report
 from distillbench.report_data import environment, pictures, spec_in_words
 from distillbench.report_facts import facts_of
@@ -45,8 +48,8 @@ def page_of(results, facts, folder):
 
 
 @pytest.fixture(scope="module")
-def html(finished_run, plan, tmp_path_factory):
-    return page_of(finished_run, facts_of(plan), tmp_path_factory.mktemp("page"))
+def html(finished_run, facts, tmp_path_factory):
+    return page_of(finished_run, facts, tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +114,44 @@ def test_it_refers_to_nothing_outside_itself(page):
     assert "default-src 'none'" in str(page.attributes)
 
 
-def test_figures_come_in_order_and_a_heavy_svg_gives_way_to_its_png(finished_run):
-    shown = pictures(finished_run, ["digits", "synthetic"])
+def test_figures_come_in_order_and_a_heavy_svg_gives_way_to_its_png(finished_run, facts):
+    shown = pictures(finished_run, ["digits", "synthetic"], facts["shown"])
     files = [picture.file.removeprefix("figures/") for picture in shown]
     assert files == ["digits.svg", "synthetic.png", "pareto-digits.svg", "libraries.svg", "across.svg"]
     assert all(picture.alt for picture in shown)
+
+
+def test_what_an_earlier_config_left_is_not_shown(finished_run, plan, tmp_path):
+    """Published results, ranks across cells and tuning, of which the files of the last are not even there any more."""
+    results = shutil.copytree(finished_run, tmp_path / "results")
+    (results / "tables/tuning.csv").write_text(
+        "dataset,pair,method,trial,values,val,chosen\ndigits,gat,kd,0,{},1,yes\n"
+    )
+    for left in ("structure/cora-pyg-gat", "structure/digits-pyg-gat", "curves/cora-pyg-gat"):
+        (results / "figures" / left).parent.mkdir(exist_ok=True)
+        shutil.copy(results / "figures/digits.png", results / "figures" / f"{left}.png")
+    output = results / "report/index.html"
+    write_report(results, facts_of(plan), output)
+    page = Page(output.read_text())
+    for heading in ("Tuning", "Published results beside ours"):
+        assert heading not in page.texts
+    files = [text.removeprefix("figures/") for text in page.texts if text.startswith("figures/")]
+    assert files == ["digits.svg", "synthetic.png", "pareto-digits.svg", "libraries.svg", "curves/digits-pyg-gat.svg"]
+    other = make_plan(CONFIG | {"methods": CONFIG["methods"] | {"lsp": {}}, "profile": False}, [], ROOT)
+    write_report(results, facts_of(other), output)
+    page = Page(output.read_text())
+    assert "figures/structure/digits-pyg-gat.png" in page.texts  # of its target, and of methods of this config
+    assert "figures/structure/cora-pyg-gat.png" not in page.texts
+    assert "What the models cost, with all cores" not in page.texts
+
+
+def test_beside_the_page_is_what_belongs_to_it(finished_run, plan, tmp_path):
+    write_report(finished_run, facts_of(plan), tmp_path / "index.html")
+    shown = json.loads((tmp_path / "shown.json").read_text())
+    assert {"report/index.html", "tables/comparison.csv", "tables/profiles.csv", "figures/digits.png"} <= set(shown)
+    assert not {"tables/tuning.csv", "tables/reproduction.html", "figures/across.png"} & set(shown)
+    tuned = facts_of(make_plan(CONFIG | {"tune": {"trials": 2}}, [], ROOT))
+    assert set(tuned["shown"]) - set(shown) == {"tables/tuning.csv"}
 
 
 def test_equal_results_give_an_equal_page(finished_run, facts, tmp_path, html):
@@ -191,12 +227,88 @@ def test_a_models_specification_reads_as_words():
     assert spec_in_words({"model": "dgcnn", "widths": [8, 16]}) == "dgcnn, widths 8-16"
 
 
-def test_the_config_of_the_page_runs_the_same(plan, page):
-    shown = facts_of(plan)["config"]
-    assert read_config(shown, []) == plan.config
-    text = page.text[page.text.index("seeds: 8") :]
-    assert "kernel: cosine" in text
-    assert yaml.safe_load(yaml.safe_dump(shown)) == shown
+COMBINED = {
+    "lsp": {"weight": 7},
+    "lsp-cosine+kd": {"kd": {"alpha": 0.3}},
+    "lsp-cosine": {"method": "lsp", "kernel": "cosine"},
+}
+GIVEN = {
+    "the default": ("config.yaml", {}),
+    "tuned": ("config.yaml", {"tune": {"trials": 20}, "seeds": 30, "results": "results/tuned"}),
+    "tuned, with combinations": ("config.yaml", {"tune": {"trials": 3}, "methods": {"supervised": None, **COMBINED}}),
+    "with less time": ("config.yaml", {"execution": {"run_seconds": 10, "seeds_per_job": 3, "warm_start": False}}),
+    "the released code": ("ablations/official.yaml", {}),
+    "layers of the pairs": ("paper.yaml", {}),
+    "layers of the pairs, tuned": ("ablations/kernels.yaml", {"tune": {"trials": 3}}),
+    "every kind of method": ("standard.yaml", {}),
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_the_config_of_the_page_plans_the_same_jobs(given, facts, finished_run, tmp_path):
+    file, changes = GIVEN[given]
+    values = yaml.safe_load((ROOT / "config" / file).read_text()) | changes
+    plan = make_plan(values, [file], ROOT)
+    html = page_of(finished_run, facts | {"config": facts_of(plan)["config"]}, tmp_path)
+    text = html_texts.unescape(re.search(r'<code id="repro">(.*?)</code>', html, re.DOTALL)[1])
+    again = make_plan(yaml.safe_load(text), ["repro.yaml"], ROOT)
+    assert again.expected(further=True) == plan.expected(further=True)
+    for cell in plan.cells:  # as text: a job is run again for 1.0 instead of 1
+        assert str(again.teacher_params(cell, 0)) == str(plan.teacher_params(cell, 0))
+        assert again.data_params(cell.dataset) == plan.data_params(cell.dataset)
+        for method in plan.methods_of(cell):
+            assert str(again.student_params(cell, method, 0)) == str(plan.student_params(cell, method, 0))
+    for cell in plan.tuned_cells:
+        for method in plan.methods_of(cell):
+            assert str(again.tuning_params(cell, method)) == str(plan.tuning_params(cell, method))
+    assert (again.methods, again.config.compare) == (plan.methods, plan.config.compare)
+    assert (again.table_files(), again.figure_files()) == (plan.table_files(), plan.figure_files())
+
+
+def test_the_config_of_the_page_depends_on_no_default_and_on_no_machine(plan):
+    config = facts_of(plan)["config"]
+    assert config["methods"]["kd"] == plan.variant("kd").params() and config["methods"]["kd"]
+    assert config["methods"]["lsp+kd"]["lsp"]["kernel"] == "cosine"
+    assert config["methods"]["lsp+kd"]["lsp"]["layers"] == [[-1, -1]]
+    assert config["datasets"]["digits"]["params"]["neighbours"] == 10
+    assert config["execution"] == {"seeds_per_job": 5, "run_seconds": 3600}
+    assert config["results"] == "results"
+    tuned = facts_of(make_plan(CONFIG | {"tune": {"trials": 2}, "results": "/tmp/results"}, [], ROOT))["config"]
+    assert "results" not in tuned
+    assert "weight" not in tuned["methods"]["lsp+kd"]["lsp"] and "direction" in tuned["methods"]["lsp+kd"]["lsp"]
+
+
+def test_the_command_is_shown_as_a_shell_takes_it_and_not_as_all_that_is_known(page, html):
+    named = ["config/own.yaml", "my config.yaml", "a;rm.yaml"]
+    command = facts_of(make_plan(CONFIG, named, ROOT))["command"]
+    assert shlex.split(command) == ["snakemake", "--cores", "all", "--configfile", *named]
+    section = page.text[page.text.index("Save the config below as repro.yaml") :]
+    assert section.index("snakemake --cores all --configfile repro.yaml") < section.index("config/own.yaml")
+    assert "where no value was given beside it ( --config ), which is not known here" in section
+
+
+def test_settings_are_said_in_words(facts, finished_run, tmp_path):
+    config = facts["config"] | {"tune": {"trials": 20, "seeds": 2, "learning_rate": 4.0}}
+    page = Page(page_of(finished_run, facts | {"config": config}, tmp_path))
+    for name, text in (("train projectors", "yes"), ("validate every", "1"), ("baseline", "supervised")):
+        assert f"{name} {text} " in page.text
+    assert "tuning 20 trials for every method of every pair, the student alone too" in page.text
+    assert "over 2 seeds, which are not reported; the learning rate is searched within a factor of 4" in page.text
+    assert not re.search(r"\b(True|False|None)\b|\{'", page.text.partition("How to reproduce")[0])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.02, "1.3 seconds"), (0.5, "32 seconds"), (2.5, "3 minutes"), (200, "3.6 hours")]
+)
+def test_time_of_training_is_never_said_to_be_nothing(seconds, words, tmp_path, facts):
+    records = [r.model_copy(update={"train_seconds": seconds}) for r in records_of("digits", broken=False)]
+    results = write_results(tmp_path / "results", records)
+    assert f"{words} of training" in Page(page_of(results, facts, tmp_path)).text
+
+
+def test_only_comparisons_are_said_to_be_verdicts(page):
+    assert "Every comparison is a verdict of the tables in words; means are means" in page.text
+    assert "Every sentence is a verdict" not in page.text
 
 
 def test_papers_of_the_methods_that_were_run_are_cited_once(page, plan):

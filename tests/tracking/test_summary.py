@@ -29,6 +29,33 @@ def test_a_summary_holds_its_data_sets_figures_those_over_all_and_the_report(res
     assert sync(results).replaced == 2
 
 
+def test_a_summary_holds_only_what_the_report_says_belongs_to_it(results: Path) -> None:
+    put(results, record(dataset="cora"))
+    names = ["figures/digits.png", "figures/across.png", "figures/cora.png", "report/index.html"]
+    names += ["tables/runs.csv", "tables/tuning.csv", "tables/profiles.csv", "figures/curves/digits-pyg-old.png"]
+    for name in names:
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_text(name)
+    belong = ["figures/digits.png", "report/index.html", "tables/runs.csv", "tables/not-there.csv"]
+    (results / "report/shown.json").write_text(json.dumps(belong))
+    assert sync(results).problems == ()
+    mlflow, summary = client(results), runs(results)["digits/summary"].info.run_id
+    shown = [
+        item.path for folder in mlflow.list_artifacts(summary) for item in mlflow.list_artifacts(summary, folder.path)
+    ]
+    assert sorted(shown) == belong[:3]
+    assert "cora/summary" not in runs(results, "cora")  # a data set of an earlier config
+
+
+def test_a_damaged_list_of_what_belongs_to_the_report_is_named(results: Path) -> None:
+    for name, text in (("figures/digits.png", "a figure"), ("report/shown.json", '["figures/dig')):
+        (results / name).parent.mkdir()
+        (results / name).write_text(text)
+    (problem,) = sync(results).problems
+    assert "report/shown.json: not a list of files" in problem and "run snakemake again" in problem
+    assert "digits/summary" in runs(results)
+
+
 COMPARISON = """\
 dataset,backend,pair,method,role,baseline,metric,n_ok,n,mean,n_pairs,diff,ci_low,ci_high,verdict,note
 digits,pyg,gat,supervised,student,supervised,accuracy,10,10,0.832,0,,,,control,

@@ -1,5 +1,6 @@
 """The page that is opened first, and Snakemake's own report, of a run for real."""
 
+import html
 import json
 import re
 import zipfile
@@ -15,6 +16,10 @@ def test_the_run_ends_in_a_page_with_its_conclusions(finished):
         assert f"On {dataset} (gat), nothing can be concluded about at and lsp with either library: 3 paired" in page
     assert "None: all 48 runs finished." in page
     assert "snakemake --cores all --configfile config/test.yaml" in page
+    shown = json.loads((finished.folder / "results/report/shown.json").read_text())
+    there = {str(file.relative_to(finished.folder / "results")) for file in (finished.folder / "results").rglob("*.*")}
+    assert {file for file in there if file.startswith(("tables/", "figures/"))} <= set(shown)
+    assert {file for file in shown if "structure" not in file} <= there
     assert "no record was found" not in page
 
 
@@ -23,6 +28,24 @@ def test_the_page_is_written_anew_where_a_table_has_changed_and_not_for_how_it_r
     assert "report" not in project.jobs()
     project.configure(compare={"alpha": 0.01})
     assert {"compare", "report"} <= set(project.jobs())
+
+
+def test_what_an_earlier_config_made_is_on_no_page(project):
+    figure = project.folder / "results/figures/synthetic.png"
+    assert "synthetic" in (project.folder / PAGE).read_text()
+    project.configure(datasets={"digits": CONFIG["datasets"]["digits"]}, backends=["pyg"])
+    project.run(PAGE)
+    page = (project.folder / PAGE).read_text()
+    assert figure.exists() and "synthetic" not in page and "libraries.svg" not in page
+
+
+def test_the_config_of_the_page_finds_everything_done(finished, tmp_path):
+    """On the page's word alone, nothing is trained again."""
+    project = finished.copy(tmp_path / "project")
+    page = (project.folder / PAGE).read_text()
+    text = html.unescape(re.search(r'<code id="repro">(.*?)</code>', page, re.DOTALL)[1])
+    (project.folder / "config/test.yaml").write_text(text)
+    assert not set(project.jobs()) & {"dataset", "teacher", "distill", "collect", "compare"}
 
 
 def test_snakemakes_report_is_made_and_has_its_categories(finished, tmp_path):

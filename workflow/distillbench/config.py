@@ -213,8 +213,8 @@ class Execution(Parameters):
     libraries imported, instead of importing them for each."""
 
     seeds_per_job: PositiveInt = 5
-    run_seconds: PositiveFloat = 3600
-    checkpoint_seconds: PositiveFloat = 60
+    run_seconds: PositiveFloat = 3600.0
+    checkpoint_seconds: PositiveFloat = 60.0
     warm_start: bool = True
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from distillbench.config import BackendName
+from distillbench.paths import SHOWN
 from distillbench.record import Record, RecordError, digest, file_digest, read_record
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def read_sources(results: Path, problems: list[str]) -> list[Source]:
         except (RecordError, OSError) as error:
             problems.append(str(error))
     names = sorted({source.dataset for source in found.values()})
-    return [*found.values(), *(s for s in (_summary_source(results, name) for name in names) if s)]
+    shown = _shown(results, problems)
+    return [*found.values(), *(s for s in (_summary_source(results, name, shown) for name in names) if s)]
 
 
 def _record_source(results: Path, path: Path, record: Record) -> Source:
@@ -60,20 +62,40 @@ def _record_source(results: Path, path: Path, record: Record) -> Source:
     return Source(record.run_id, record.dataset, digest(*shown), (path, *([curves] if curves else [])), record, curves)
 
 
-def _summary_source(results: Path, dataset: str) -> Source | None:
-    """All tables, the data set's figures and those over all data sets, the report page, and the conclusions."""
+def _shown(results: Path, problems: list[str]) -> frozenset[str] | None:
+    """The files that belong to the run reported last, by their names below ``results``; None where nothing says so."""
+    path = results / SHOWN
+    try:
+        return frozenset(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        problems.append(
+            f"{path}: not a list of files ({error}): MLflow shows every table. Delete it and run snakemake again."
+        )
+        return None
+
+
+def _summary_source(results: Path, dataset: str, shown: frozenset[str] | None) -> Source | None:
+    """All tables, the data set's figures and those over all data sets, the report page, and the conclusions.
+
+    shown: only these of them: others are left over from an earlier config.
+    """
+    if shown is not None and f"figures/{dataset}.png" not in shown:
+        return None  # a data set of an earlier config: what MLflow has of it stays
     tables = [p for p in sorted(results.glob("tables/*")) if p.suffix in {".csv", ".html", ".md", ".tex"}]
     names = [dataset, f"pareto-{dataset}", "libraries", "across"]
     figures = [results / "figures" / f"{name}{suffix}" for name in names for suffix in (".png", ".svg")]
     for backend in get_args(BackendName):
         figures += sorted(results.glob(f"figures/*/{dataset}-{backend}-*"))  # curves, feature spaces
     page = results / "report" / "index.html"
-    files = (*tables, *(path for path in (*figures, page) if path.exists()))
+    there = {path.relative_to(results).as_posix(): path for path in (*tables, *figures, page) if path.exists()}
+    files = {name: path for name, path in there.items() if shown is None or name in shown}
     if not files:
         return None
     text = _description(results, dataset)
-    shown = digest(LAYOUT, text, {str(path.relative_to(results)): file_digest(path) for path in files})
-    return Source(f"{dataset}/summary", dataset, shown, files, description=text)
+    content = digest(LAYOUT, text, {name: file_digest(path) for name, path in files.items()})
+    return Source(f"{dataset}/summary", dataset, content, tuple(files.values()), description=text)
 
 
 def _description(results: Path, dataset: str) -> str:

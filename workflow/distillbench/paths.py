@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from distillbench.params import TEACHER
 
+SHOWN = Path("report/shown.json")  # below the results folder: the files there that belong to the run reported last
+
 
 class Cell(NamedTuple):
     """What is compared within one row group of the tables: a pair on a data set with a library."""

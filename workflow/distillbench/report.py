@@ -5,6 +5,7 @@ only the plan knows (``report_facts.facts_of``). Imports no torch.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from distillbench.across import across_cells
 from distillbench.conclusions import conclusions
 from distillbench.paired import MIN_SEEDS
+from distillbench.paths import SHOWN
 from distillbench.record import write_atomically
 from distillbench.report_data import curves, data_sets, environment, pictures, spec_in_words
 from distillbench.report_tables import (
@@ -38,17 +40,21 @@ def write_report(results: str | Path, facts: dict[str, Any], output: str | Path)
     """Write the page from what is below ``results`` and from ``facts`` (``report_facts.facts_of``); say what is in it.
 
     Needs ``tables/runs.parquet`` and ``tables/comparison.csv``; other tables, figures and curves are shown where they
-    are there. Equal files give an equal page. Raises FileNotFoundError where one of the two is missing, RecordError
-    where the runs are damaged.
+    are there and belong to this run (``facts["shown"]``). Which do is written beside the page (``paths.SHOWN``), for
+    who shows the results folder without a plan. Equal files give an equal page. Raises FileNotFoundError where one of
+    the two is missing, RecordError where the runs are damaged.
     """
-    results, output, settings = Path(results), Path(output), facts["config"]
+    results, output, settings, shown = Path(results), Path(output), facts["config"], frozenset(facts["shown"])
     tables = results / "tables"
     runs, comparison = read_runs(tables / "runs.parquet"), read_table(tables / "comparison.csv")
     if comparison is None:
         raise FileNotFoundError(f"{tables / 'comparison.csv'} does not exist: snakemake makes it before the report")
     across = across_cells(runs, baseline=settings["compare"]["baseline"], alpha=settings["compare"]["alpha"])
-    equivalence = read_table(tables / "equivalence.csv")
-    found = {"figures": pictures(results, list(pd.unique(runs["dataset"]))), "curves": curves(results, runs)}
+    equivalence = _shown_table(results, shown, "equivalence.csv")
+    found = {
+        "figures": pictures(results, list(pd.unique(runs["dataset"])), shown),
+        "curves": curves(results, runs, shown),
+    }
     machine, without_record = environment(results, runs)
     page = _template().render(
         facts=facts,
@@ -60,7 +66,8 @@ def write_report(results: str | Path, facts: dict[str, Any], output: str | Path)
             prose_table("Teachers and students", _pairs(facts, runs)),
             prose_table("Methods", _methods(facts)),
         ],
-        sections=_sections(tables, comparison, equivalence, across.table),
+        protocol=_protocol(settings),
+        sections=_sections(results, shown, comparison, equivalence, across.table),
         papers=_papers(facts),
         failures=failures_table(runs),
         environment=machine,
@@ -70,6 +77,7 @@ def write_report(results: str | Path, facts: dict[str, Any], output: str | Path)
         **found,
     )
     write_atomically(output, page)
+    write_atomically(output.with_name(SHOWN.name), json.dumps([*facts["shown"], "report/index.html"], indent=1) + "\n")
     size = len(page.encode()) / 1e6
     return f"{output}: {len(found['figures'])} figures, {len(found['curves'])} of curves, {size:.1f} MB"
 
@@ -84,26 +92,62 @@ def _in_numbers(runs: pd.DataFrame) -> dict[str, Any]:
         "seeds": runs["seed"].nunique(),
         "libraries": [backend_label(b) for b in sorted(pd.unique(runs["backend"]), key=lambda b: (b != "pyg", b))],
         "when": f"{_minute(started.min())} to {_minute(ended.max())} UTC" if len(started) and len(ended) else "",
-        "training": f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.0f} minutes",
+        "training": _duration(seconds),
     }
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.{0 if seconds >= 10 else 1}f} seconds"
 
 
 def _minute(time: str) -> str:
     return time[:16].replace("T", " ")
 
 
+def _protocol(settings: dict[str, Any]) -> dict[str, str]:
+    """What every run and test has in common, in words by name."""
+    values = {**settings["protocol"], **settings["compare"]}
+    said = {name.replace("_", " "): _plain(value) for name, value in values.items()}
+    if (tune := settings["tune"]) is None:
+        return {**said, "tuning": "none: every method runs with its defaults or what the config gives"}
+    seeds = (
+        f"{tune['seeds']} seed{'s' * (tune['seeds'] != 1)}, which {'is' if tune['seeds'] == 1 else 'are'} not reported"
+    )
+    factor = f"within a factor of {tune['learning_rate']:g}" if tune["learning_rate"] > 1 else "not at all"
+    text = (
+        f"{tune['trials']} trials for every method of every pair, the student alone too, the first of the default "
+        f"values; a trial's score is the mean over {seeds}; the learning rate is searched {factor}"
+    )
+    return {**said, "tuning": text}
+
+
+def _plain(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def _shown_table(results: Path, shown: Collection[str], name: str) -> pd.DataFrame | None:
+    """A table, where it belongs to this run and is there."""
+    return read_table(results / "tables" / name) if f"tables/{name}" in shown else None
+
+
 def _sections(
-    tables: Path, comparison: pd.DataFrame, equivalence: pd.DataFrame | None, across: pd.DataFrame
+    results: Path,
+    shown: Collection[str],
+    comparison: pd.DataFrame,
+    equivalence: pd.DataFrame | None,
+    across: pd.DataFrame,
 ) -> list[tuple[str, str, list[Table]]]:
     """The tables that are there: (id, heading, tables)."""
     names = ("profiles.csv", "tuning.csv", "reproduction.csv")
-    profiles, tuning, reproduction = (read_table(tables / name) for name in names)
+    profiles, tuning, reproduction = (_shown_table(results, shown, name) for name in names)
     sections = {
         ("comparison", "Every method against the baseline"): comparison_tables(comparison),
         ("across", "Across data sets and pairs"): [across_table(across)],
         ("libraries", "PyG against DGL"): equivalence_tables(equivalence) if equivalence is not None else [],
         ("profiles", "Cost"): [profiles_table(profiles)] if profiles is not None else [],
-        ("tuning", "Tuning"): tuning_tables(tuning, tables.parent) if tuning is not None else [],
+        ("tuning", "Tuning"): tuning_tables(tuning, results) if tuning is not None else [],
         ("reproduction", "Published results"): [reproduction_table(reproduction)] if reproduction is not None else [],
     }
     return [

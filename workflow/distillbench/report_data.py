@@ -3,7 +3,7 @@
 import base64
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ from distillbench.tables import backend_label, metric_label
 
 HEAVY = 2.0  # an SVG this many times as large as its PNG is shown as PNG
 COUNTS = ("nodes", "edges", "graphs", "features", "classes")
-CURVES = Path("curves")
 
 
 class Fact(NamedTuple):
@@ -116,8 +115,11 @@ def _plain(value: Any) -> str:
     return "-".join(map(_plain, value)) if isinstance(value, list) else str(value)
 
 
-def pictures(results: Path, datasets: Sequence[str]) -> list[Picture]:
-    """The figures that are there: per data set, accuracy against cost, libraries, across data sets, feature spaces."""
+def pictures(results: Path, datasets: Sequence[str], shown: Collection[str]) -> list[Picture]:
+    """The figures that are there and ``shown``: per data set, accuracy against cost, of all data sets, feature spaces.
+
+    ``shown``: names below ``results`` of what belongs to this run.
+    """
     named = [
         *((name, f"{name}: every seed as a point, mean and 95% interval per method") for name in datasets),
         *((f"pareto-{name}", f"{name}: accuracy against what it costs, the frontier marked") for name in datasets),
@@ -127,34 +129,32 @@ def pictures(results: Path, datasets: Sequence[str]) -> list[Picture]:
         ),
         ("across", "All data sets and pairs together: mean ranks and which methods differ"),
     ]
-    folder = results / "figures"
     named += [
         (f"structure/{path.stem}", f"{path.stem}: distances in the feature space from one marked point")
-        for path in sorted((folder / "structure").glob("*.png"))
+        for path in sorted((results / "figures/structure").glob("*.png"))
     ]
-    return [picture for name, caption in named if (picture := _picture(results, folder / f"{name}.png", caption))]
+    return [picture for name, caption in named if (picture := _picture(results, shown, name, caption))]
 
 
-def curves(results: Path, runs: pd.DataFrame) -> list[Picture]:
-    """Curves of all runs, a figure per data set, library and pair."""
+def curves(results: Path, runs: pd.DataFrame, shown: Collection[str]) -> list[Picture]:
+    """Curves of all runs, a figure per data set, library and pair, where it is there and ``shown`` (see pictures)."""
     found = []
     cells = runs[["dataset", "pair", "backend"]].drop_duplicates()
     ordered = cells.assign(last=cells["backend"] != "pyg").sort_values(["dataset", "pair", "last"], kind="stable")
     for dataset, pair, backend in ordered[["dataset", "pair", "backend"]].itertuples(index=False):
-        png = results / "figures" / CURVES / f"{dataset}-{backend}-{pair}.png"
-        caption = f"{dataset} · {backend_label(str(backend))} · {pair}"
-        if picture := _picture(results, png, caption, alt=f"Validation curves of every run: {caption}"):
+        name, caption = f"curves/{dataset}-{backend}-{pair}", f"{dataset} · {backend_label(str(backend))} · {pair}"
+        if picture := _picture(results, shown, name, caption, alt=f"Validation curves of every run: {caption}"):
             found.append(picture)
     return found
 
 
-def _picture(results: Path, png: Path, caption: str, alt: str = "") -> Picture | None:
-    """A figure as SVG, or as PNG where that is far smaller or all there is."""
-    files = {path: path.read_bytes() for path in (png.with_suffix(".svg"), png) if path.is_file()}
+def _picture(results: Path, shown: Collection[str], name: str, caption: str, alt: str = "") -> Picture | None:
+    """A figure as SVG, or as PNG where that is far smaller or all there is; None where it is not ``shown``."""
+    svg, png = (f"figures/{name}.{kind}" for kind in ("svg", "png"))
+    files = {file: (results / file).read_bytes() for file in (svg, png) if file in shown and (results / file).is_file()}
     if not files:
         return None
-    svg, bitmap = files.get(png.with_suffix(".svg")), files.get(png)
-    chosen = png if svg is None or (bitmap is not None and len(svg) > HEAVY * len(bitmap)) else png.with_suffix(".svg")
+    chosen = png if svg not in files or (png in files and len(files[svg]) > HEAVY * len(files[png])) else svg
     kind = "image/png" if chosen == png else "image/svg+xml"
     uri = f"data:{kind};base64,{base64.b64encode(files[chosen]).decode()}"
-    return Picture(alt or caption, caption, str(chosen.relative_to(results)), uri)
+    return Picture(alt or caption, caption, chosen, uri)

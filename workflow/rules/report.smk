@@ -16,6 +16,7 @@ rule report:
             category="Start here",
             labels={"page": "conclusions and everything behind them"},
         ),
+        shown=f"{RESULTS}/report/shown.json",
     log:
         f"{RESULTS}/logs/report.log",
     params:
