@@ -1,5 +1,7 @@
 """PyG against DGL."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -115,3 +117,39 @@ def test_a_cell_is_what_all_its_methods_cost_per_seed():
     assert (row["seconds_a"], row["seconds_b"]) == (1, 2)
     assert libraries.cell_times(runs[runs["backend"] == "pyg"]).empty
     assert list(libraries.cell_times(runs.drop(columns="train_seconds")).columns) == libraries.TIME_COLUMNS
+
+
+def test_where_splits_are_redrawn_equivalence_is_of_these_splits():
+    near = shifted([0.0001 * (-1) ** n for n in range(10)])
+    (row,) = libraries.equivalence(two_backends(near, BASE).assign(resplit=True)).to_dict("records")
+    d = np.subtract(near, BASE).round(12)
+    corrected = math.sqrt((1 / 10 + 1450 / 50) * d.var(ddof=1))
+    assert row["p_tost_resplit"] == pytest.approx(scipy_stats.t.sf((0.01 - abs(d.mean())) / corrected, 9))
+    assert row["verdict"] == "equivalent within δ", "so near that it holds for new data, too"
+    wider = shifted([0.004 * (-1) ** n for n in range(10)])
+    (row,) = libraries.equivalence(two_backends(wider, BASE).assign(resplit=True)).to_dict("records")
+    assert row["p_tost"] <= 0.05 < row["p_tost_resplit"]
+    assert row["verdict"] == "equivalent within δ on these splits"
+
+
+def test_seeds_that_share_teachers_are_no_ten_pieces_of_evidence():
+    apart = shifted([0.004] * 5 + [-0.004] * 5)
+    runs = two_backends(apart, BASE).assign(weights="")
+    taught = [runs_of({"teacher": [0.9] * 10}, backend=name) for name in ("pyg", "dgl")]
+    taught = pd.concat([frame.assign(weights=list("aaaaabbbbb")) for frame in taught])
+    alone, shared = (
+        libraries.equivalence(frame).set_index("method").loc["kd"] for frame in (runs, pd.concat([taught, runs]))
+    )
+    assert alone["verdict"] == "equivalent within δ" and shared["verdict"] == "not shown equivalent"
+    # the t test of two teachers' means, 0.004 and -0.004
+    assert shared["p_tost"] == pytest.approx(scipy_stats.t.sf(0.01 / 0.004, 1), rel=1e-6)
+
+
+def test_times_say_on_what_and_are_of_seeds_that_finished_alike():
+    runs = two_backends(BASE, BASE, pyg={("kd", 3): ("oom", "")}).assign(train_seconds=1.0)
+    more = two_backends(BASE, BASE).assign(method="lsp", train_seconds=2.0)
+    runs = pd.concat([runs, more])
+    runs["device"] = runs["backend"].map({"pyg": "cuda", "dgl": "cpu"})
+    (times,) = libraries.cell_times(runs).to_dict("records")
+    assert (times["device_a"], times["device_b"], times["n_seeds"]) == ("cuda", "cpu", 9)
+    assert (times["seconds_a"], times["time_ratio"]) == (3, 1)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 from scipy.optimize import minimize
+from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.weightstats import ttost_paired
 
 from distillbench import paired
@@ -191,3 +192,62 @@ def test_equivalence_with_the_corrected_error():
 
 def test_without_resamples_there_is_no_interval():
     assert all(map(math.isnan, paired.bca_interval(UP, resamples=0)))
+
+
+def test_the_mixed_model_is_right_where_a_general_optimiser_is_not():
+    # Singular for statsmodels 0.14; two teachers of five students: the t test of their means
+    d = [-2.54, -8.96, -1.85, -10.45, 4.46, 4.81, -4.28, 0.97, -5.83, -13.4]
+    found = paired.mixed_estimate(d, list("aaaaabbbbb"))
+    assert found.mean == pytest.approx(np.mean(d)) and found.df == 1
+    assert found.se >= scipy_stats.sem([np.mean(d[:5]), np.mean(d[5:])]) - 1e-9
+    # no error for statsmodels: the teachers' variance is estimated as zero, and the error is that of all students
+    even = [1.98, 1.6, 1.87, 2.14, 1.9, 2.27, 2.2, 1.97, 1.91, 1.8]
+    flat = paired.mixed_estimate(even, list("aaaaaaabcd"))
+    assert flat.mean == pytest.approx(np.mean(even)) and flat.se == pytest.approx(scipy_stats.sem(even))
+    assert flat.df == 3 and paired.two_sided_p(flat) < 0.001
+
+
+def test_the_mixed_model_agrees_with_statsmodels_where_that_converges():
+    rng = np.random.default_rng(14)
+    teachers = np.repeat(np.arange(8), [1, 2, 3, 4, 5, 6, 7, 8])
+    for between in (0.5, 1.0, 3.0):
+        d = 1 + rng.normal(0, between, 8)[teachers] + rng.normal(0, 1, teachers.size)
+        fitted = MixedLM(d, np.ones_like(d), teachers).fit(reml=True)
+        found = paired.mixed_estimate(d, teachers)
+        assert found.mean == pytest.approx(fitted.fe_params[0], abs=1e-6)
+        # the error at its variances; its own bse is of a numerical Hessian that mixes in that of the variances
+        of_one = fitted.scale * np.eye(d.size) + fitted.cov_re[0, 0] * (teachers[:, None] == teachers)
+        assert found.se == pytest.approx(np.linalg.inv(of_one).sum() ** -0.5, rel=1e-4)
+
+
+# The best of several
+
+
+def test_worse_than_the_best_by_hand():
+    # two methods, three seeds: A is ahead by 1, 2, 3. Of the 8 flips, two have so large a t statistic: +++ and ---
+    scores = np.array([[1.0, 0], [2, 0], [3, 0]])
+    assert list(paired.worse_than_best_p(scores)) == [1, 0.25]
+
+
+def test_worse_than_the_best_is_the_largest_t_of_all_pairs_under_joint_flips():
+    rng = np.random.default_rng(15)
+    x = rng.normal([0, 0.5, 1, 2], 1, (7, 4))
+    pairs = list(itertools.combinations(range(4), 2))
+
+    def t(signs):
+        return [abs(scipy_stats.ttest_1samp(signs * (x[:, a] - x[:, b]), 0).statistic) for a, b in pairs]
+
+    largest = [max(t(np.array(signs))) for signs in itertools.product([-1, 1], repeat=7)]
+    seen, best = dict(zip(pairs, t(np.ones(7)), strict=True)), int(x.mean(axis=0).argmax())
+    found = paired.worse_than_best_p(x)
+    for method in set(range(4)) - {best}:
+        expected = np.mean(np.array(largest) >= seen[tuple(sorted((method, best)))] - 1e-9)
+        assert found[method] == pytest.approx(expected)
+    assert found[best] == 1
+
+
+def test_the_best_among_equals_and_with_many_seeds():
+    same = np.tile(np.arange(10.0)[:, None], (1, 3))
+    assert list(paired.worse_than_best_p(same)) == [1, 1, 1]
+    many = np.random.default_rng(16).normal([0, 0, 1.5], 1, (40, 3))
+    assert paired.worse_than_best_p(many)[:2].max() < 0.01 and paired.worse_than_best_p(many)[2] == 1

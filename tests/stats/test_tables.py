@@ -165,7 +165,7 @@ def test_markdown_rows_keep_their_cells(written):
     _, files = written(kd=HOSTILE)
     rows = [line for line in files["markdown"].splitlines() if line.startswith("|")]
     counts = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
-    assert counts == {14}  # 13 columns
+    assert counts == {15}  # 14 columns
     assert "a\\|b" in files["markdown"] and "<script>" not in files["markdown"]
 
 

@@ -16,16 +16,16 @@ import pandas as pd
 
 from distillbench.frames import CELL
 from distillbench.latex import latex_tables
-from distillbench.paired import ALPHA, MIN_SEEDS
+from distillbench.paired import ALPHA, DELTA, MIN_SEEDS
 from distillbench.record import write_atomically
-from distillbench.stats import DELTA, MIXED
+from distillbench.stats import MIXED
 from distillbench.tables import NOTHING, backend_label, markdown_text, metric_label, signed, table_row, write_csv
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LEFT = ("Method", "Verdict")
 MEAN = "Mean ± std, %"
 # a page is no wider; the CSV has them
-NOT_IN_LATEX = ("Parameters", "p resplit", "P(improve)", "Detectable, pp", "Seeds needed")
+NOT_IN_LATEX = ("Parameters", "p t Holm", "p resplit", "P(improve)", "Detectable, pp", "Seeds needed")
 TEST_NAMES = {
     "wilcoxon": "exact two-sided Wilcoxon signed-rank test over the pairs",
     "permutation": "two-sided sign-flip permutation test of the mean over the pairs",
@@ -110,10 +110,13 @@ def _texts(row: dict[str, Any], marked: list[str]) -> dict[str, str]:
         if math.isnan(row["ci_low"])
         else f"[{signed(row['ci_low'])}, {signed(row['ci_high'])}]",
         "p Holm": _p(row["p_holm"]),
+        "p t Holm": _p(row["p_ttest_holm"]),
         "p resplit": _p(row["p_resplit_holm"]),
         "Effect r": NOTHING if math.isnan(row["effect"]) else signed(row["effect"] / 100),
         "P(improve)": NOTHING if math.isnan(row["p_improve"]) else f"{row['p_improve']:.2f}",
-        "Gap closed": NOTHING if math.isnan(row["gap_closed"]) else f"{100 * row['gap_closed']:.0f}%".replace("-", "−"),
+        "Gap closed": NOTHING
+        if math.isnan(row["gap_closed"])
+        else f"{round(100 * row['gap_closed'])}%".replace("-", "−"),
         "Detectable, pp": NOTHING if math.isnan(row["detectable"]) else f"{100 * row['detectable']:.2f}",
         "Seeds needed": _seeds_needed(row),
         "Verdict": row["verdict"] + mark,
@@ -146,6 +149,10 @@ def _interval(low: float, high: float) -> str:
     return NOTHING if math.isnan(low) else f"[{signed(low)}, {signed(high)}]"
 
 
+def _percent(share: float) -> str:
+    return NOTHING if math.isnan(share) else f"{round(100 * share)}%".replace("-", "−")
+
+
 def _p(p: float) -> str:
     if math.isnan(p):
         return NOTHING
@@ -160,24 +167,31 @@ def _explanations(comparison: pd.DataFrame, alpha: float, delta: float, family: 
     baseline = next(iter(comparison["baseline"]), "the baseline")
     used = [TEST_NAMES[name] for name in pd.unique(comparison["test"].dropna())] or [TEST_NAMES["wilcoxon"]]
     over = "methods of the cell" if family == "cell" else "methods of all cells of this table together"
-    per_cell = "" if family == "table" else (
-        " Every cell (heading) is a family of its own: of 20 cells without any effect, one is expected to show one."
-    )  # fmt: skip
+    whole = _over_the_whole_table(comparison, alpha) if family == "cell" else ""
     notes = [
-        f"Mean ± sample standard deviation of the test metric over the finished seeds. Bold: the highest mean of the "
-        f"cell's students, and all that the test (Holm over the cell) does not show to be worse than it. Difference: "
-        f"method minus {baseline} with the same seed (split, teacher, initial weights), in percentage points, mean "
-        f"over pairs; 95% BCa bootstrap interval, not adjusted for the number of methods.",
+        "Parameters: of the model that is used, without projectors. Seeds ok: runs that finished, of those planned. "
+        "Mean ± sample standard deviation of the test metric over them.",
+        f"Difference: method minus {baseline} with the same seed (split, teacher, initial weights), in percentage "
+        f"points, mean over pairs; 95% BCa bootstrap interval, not adjusted for the number of methods, somewhat narrow "
+        f"with few seeds, and none below {min_seeds}.",
         f"p Holm: {'; '.join(used)}, adjusted over the {over}; teacher and {baseline} are controls. “better”, "
         f"“worse”: p Holm ≤ {alpha:g}. “equivalent within δ”: two one-sided t tests (Holm-adjusted) show the "
         f"difference to be within ±{100 * delta:g} points. “no difference shown” does not mean equal. Below "
-        f"{min_seeds} pairs there is no verdict.{per_cell}",
+        f"{min_seeds} pairs there is no verdict. p t Holm: the same with paired t tests, for comparison; it decides "
+        f"nothing.{whole}",
         "Effect r: matched-pairs rank-biserial correlation, −1 to +1. P(improve): share of seeds improved, ties half. "
-        "Gap closed: the difference as a share of the teacher's, where the teacher is shown to be ahead.",
-        f"Detectable: the smallest true difference that these seeds would have shown with 80% power at Holm's first "
-        f"step ({alpha:g} over the number of methods), for normal differences that vary as those seen; smaller ones "
-        f"may well be there and not show. Seeds needed: for a true difference as large as the one seen.",
+        "Gap closed: the difference as a share of the teacher's, where the test shows the teacher to be ahead.",
+        f"Detectable: the smallest true difference that the signed-rank test would have shown of these seeds with 80% "
+        f"power at Holm's first step ({alpha:g} over the number of methods), for normal differences that vary as those "
+        f"seen; smaller ones may well be there and not show. Seeds needed: for a true difference as large as the one "
+        f"seen.",
     ]
+    if (comparison["best"] != "").any():
+        notes.append(
+            f"Bold: the highest mean of the cell's students that finished as many seeds as any, and all of them that "
+            f"are not shown to be worse than it: largest t of all pairs under joint flips of the seeds' signs "
+            f"(Westfall and Young), level {alpha:g}. Where splits change with the seed, it is about these splits."
+        )
     resplit = list(pd.unique(comparison.loc[comparison["resplit"].astype(bool), "dataset"]))
     if resplit:
         notes.append(
@@ -187,6 +201,20 @@ def _explanations(comparison: pd.DataFrame, alpha: float, delta: float, family: 
             f"set, no more. Detectable and Seeds needed are about these splits."
         )
     return notes
+
+
+def _over_the_whole_table(comparison: pd.DataFrame, alpha: float) -> str:
+    """What a correction over cells would leave of the verdicts: every cell is a family of its own."""
+    if comparison.drop_duplicates(CELL).shape[0] < 2:
+        return ""
+    shown = comparison["verdict"].str.startswith(("better", "worse"))
+    left = int((shown & (comparison["p_holm_table"] <= alpha)).sum())
+    number = int(comparison["p_holm_table"].notna().sum())
+    said = f"of the {shown.sum()} verdicts “better” or “worse”, {left} also hold so" if shown.any() else "none is shown"
+    return (
+        f" Every cell (heading) is a family of its own; adjusted over all {number} comparisons of this table "
+        f"(p_holm_table in the CSV), {said}."
+    )
 
 
 def _html(shown: _Shown) -> str:

@@ -11,16 +11,17 @@ from distillbench.pareto import pareto_table
 from distillbench.record import read_shard
 
 
-def dataset(runs: str, comparison: str, name: str, png: str, svg: str, baseline: str) -> str:
+def dataset(runs: str, comparison: str, name: str, png: str, svg: str, baseline: str, delta: float) -> str:
     """Every seed, mean and interval of one data set, with the verdicts of ``comparison``."""
     frame, compared = tables.read_runs(Path(runs)), pd.read_parquet(comparison)
-    figures.draw_dataset(frame, compared, name, png=Path(png), svg=Path(svg), baseline=baseline)
+    figures.draw_dataset(frame, compared, name, png=Path(png), svg=Path(svg), baseline=baseline, delta=delta)
     return f"{name}: {png}"
 
 
-def pareto(runs: str, profiles: str | None, name: str, png: str, svg: str, baseline: str) -> str:
-    """One data set's test metric against what teacher and students cost."""
-    table = pareto_table(tables.read_runs(Path(runs)), pd.read_csv(profiles) if profiles else None)
+def pareto(runs: str, profiles: Sequence[str], name: str, png: str, svg: str, baseline: str) -> str:
+    """One data set's test metric against what teacher and students cost. profiles: their table, or none."""
+    costs = pd.concat(map(pd.read_csv, profiles)) if profiles else None
+    table = pareto_table(tables.read_runs(Path(runs)), costs)
     pareto_figures.draw_pareto(table, name, png=Path(png), svg=Path(svg), baseline=baseline)
     return f"{name}: {png}"
 

@@ -16,17 +16,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
-from distillbench.paired import bca_interval
+from distillbench.paired import DELTA, MIN_SEEDS, bca_interval
 from distillbench.style import ALARM, FAINT, GROUND, TEACHER, TEXT, Look, library_look, new_figure, save, styled
 from distillbench.tables import backend_label, metric_label, signed
 
+# by which verdicts are found
+TESTS = {"wilcoxon": "Wilcoxon tests", "permutation": "sign-flip tests", "mixed model": "mixed models"}
 # Inches: a method's line, a panel's width, panel to panel, between rows of panels (title and axis), page head and foot.
 LINE, PANEL, PITCH, BETWEEN, HEAD, FOOT = 0.46, 2.75, 5.35, 0.95, 0.7, 0.55
 RUNS_AT, DIFFERENCE_AT = PANEL + 0.15, PANEL + 0.7  # from the panel's left edge: the columns of text beside it
 
 
 def draw_dataset(
-    runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, *, png: Path, svg: Path, baseline: str = "supervised"
+    runs: pd.DataFrame,
+    comparison: pd.DataFrame,
+    dataset: str,
+    *,
+    png: Path,
+    svg: Path,
+    baseline: str = "supervised",
+    delta: float = DELTA,
 ) -> None:
     """Draw the runs of ``dataset`` and what ``comparison`` (of ``stats.compare``) says of them; write PNG and SVG.
 
@@ -40,10 +49,10 @@ def draw_dataset(
         raise ValueError(f"figure: no runs of '{dataset}' (data sets: {known})")
     compared = comparison[comparison["dataset"] == dataset]
     with styled():
-        save(_figure(of_dataset, compared, dataset, baseline), png=png, svg=svg)
+        save(_figure(of_dataset, compared, dataset, baseline, delta), png=png, svg=svg)
 
 
-def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline: str) -> Figure:
+def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline: str, delta: float) -> Figure:
     pairs, backends = list(pd.unique(runs["pair"])), sorted(pd.unique(runs["backend"]), key=_pyg_first)
     present = list(pd.unique(comparison.loc[comparison["role"] == "student", "method"]))
     methods = [baseline, *(m for m in present if m != baseline)] if baseline in present else present
@@ -70,7 +79,7 @@ def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline
             _draw_panel(ax, runs[here], comparison[there], drawn[pair], baseline, label, look, scale)
             if column == 0:
                 ax.set_yticks(range(len(drawn[pair])), [labels[m] for m in drawn[pair]])
-    _draw_heading(figure, runs, dataset, baseline)
+    _draw_heading(figure, runs, dataset, baseline, _foot(runs, comparison, baseline, delta))
     return figure
 
 
@@ -186,7 +195,7 @@ def _draw_method(ax: Axes, ok: pd.DataFrame, y: int, offsets: dict[int, float], 
     ax.plot(percent, places, ls="", marker=marker, ms=4, mfc=colour, mec="none", alpha=0.5, zorder=2)
     if percent.size:
         interval = bca_interval(percent)
-        if not math.isnan(interval.low):
+        if percent.size >= MIN_SEEDS:  # of fewer, it would be far too narrow
             ax.plot(interval, [y - 0.14, y - 0.14], color=colour, lw=2.6, solid_capstyle="butt", zorder=3)
         ax.plot([percent.mean()], [y - 0.14], ls="", marker=marker, ms=8, mfc=colour, mec="white", mew=1.2, zorder=4)
 
@@ -225,18 +234,26 @@ def _name_lines(ax: Axes, lines: list[tuple[float, str, str]]) -> None:
                     ha="center", va="bottom", fontsize=8.5, color=colour, annotation_clip=False)  # fmt: skip
 
 
-def _draw_heading(figure: Figure, runs: pd.DataFrame, dataset: str, baseline: str) -> None:
+def _foot(runs: pd.DataFrame, comparison: pd.DataFrame, baseline: str, delta: float) -> str:
+    """What the columns of text beside the panels are."""
+    tests = [TESTS[name] for name in pd.unique(comparison["test"].dropna())] or [TESTS["wilcoxon"]]
+    note = (
+        f"Difference to {baseline} in percentage points, paired by seed, with its 95% interval; bold where "
+        f"Holm-adjusted {' and '.join(tests)} show one. Bars may overlap all the same: what paired seeds "
+        "share cancels in the difference."
+    )
+    if comparison["verdict"].str.startswith("equivalent").any():
+        note += f" δ = {100 * delta:g} points."
+    if runs["resplit"].astype(bool).any():
+        note += " “On these splits”: shown for splits of this data set, not for new data from its source."
+    return note
+
+
+def _draw_heading(figure: Figure, runs: pd.DataFrame, dataset: str, baseline: str, note: str) -> None:
     width, height = figure.get_size_inches()
     seeds, pairs = runs["seed"].nunique(), pd.unique(runs["pair"])
     metric = metric_label(runs["metric"].iloc[0])
     title = f"{dataset}{f', {pairs[0]}' if len(pairs) == 1 else ''}: test {metric}, {seeds} seed{'s' * (seeds != 1)}"
-    note = (
-        f"Difference to {baseline} in percentage points, paired by seed, with its 95% interval; bold where "
-        "Holm-adjusted Wilcoxon tests show one. Bars may overlap all the same: what paired seeds "
-        "share cancels in the difference."
-    )
-    if runs["resplit"].astype(bool).any():
-        note += " “On these splits”: shown for splits of this data set, not for new data from its source."
     figure.text(0.12 / width, 1 - 0.14 / height, title, va="top", fontsize=13, fontweight="bold")
     figure.text(0.12 / width, 1 - 0.42 / height, _legend(width, baseline), va="top", color=TEXT)
     figure.text(

@@ -1,6 +1,7 @@
 """The table of runs as the statistics read it: what it must have, what finished, what failed. Imports no torch."""
 
 import difflib
+from typing import Any
 
 import pandas as pd
 
@@ -36,6 +37,18 @@ def finished(runs: pd.DataFrame) -> pd.Series:
     """The test metric of the finished runs of one method in one cell, by seed."""
     ok = runs[runs["status"] == "ok"]
     return ok.set_index("seed")["test"].sort_index()
+
+
+def shared_teachers(cell: pd.DataFrame) -> "pd.Series[Any] | None":
+    """The teacher of each seed of a cell, by the digest of its weights, where seeds share any; else None."""
+    if "weights" not in cell.columns:
+        return None
+    taught = cell[(cell["role"] == "teacher") & (cell["status"] == "ok") & (cell["weights"].fillna("") != "")]
+    weights = taught.set_index("seed")["weights"]
+    if not weights.duplicated().any():
+        return None
+    alone = {seed: f"seed {seed}" for seed in cell["seed"].unique()}  # of a seed without: as if it had its own
+    return pd.Series(alone | weights.to_dict())
 
 
 def failures(runs: pd.DataFrame) -> str:

@@ -46,8 +46,9 @@ HEAD = (
     "higher for as much. It is of means: what lies close to it may be on either side by chance."
 )
 COLUMN = (
-    "\nThe students of a pair are one model, so they share latency, memory and parameters and stand in one column. "
-    "Only training time tells the methods apart."
+    "\nThe students of a pair are one model, so they share latency, memory and parameters and stand in one column, but "
+    "for methods that change it, of which only parameters and training time are known. Otherwise only training time "
+    "tells the methods apart."
 )
 FOOT = (
     "Score: mean over the finished seeds. Latency and memory: of the profiles, measured alone with all cores. Training "
@@ -183,7 +184,8 @@ def _draw_training(
         ax.text(0.5, 0.5, "no finished run", transform=ax.transAxes, ha="center", va="center", color=FAINT)
         return
     colour = library_look(str(here["backend"].iloc[0])).colour
-    lines = _draw_frontier(ax, library, TRAINING, colour)
+    # of all pairs of the library; where another pair has all of it, it would be a line without a point
+    lines = _draw_frontier(ax, library, TRAINING, colour) if here[ON_FRONTIER[TRAINING]].any() else []
     half = stats.t.ppf(0.975, here["n_ok"].clip(lower=2) - 1) * here["score_std"] / np.sqrt(here["n_ok"])
     ax.vlines(here[TRAINING], here["percent"] - 100 * half, here["percent"] + 100 * half, color=colour, lw=1, alpha=0.3)
     _draw_points(ax, here, TRAINING, low, baseline)

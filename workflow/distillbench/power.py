@@ -14,15 +14,15 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from statsmodels.stats.power import TTestPower
 
-from distillbench.frames import CELL, check_runs, finished
-from distillbench.paired import ALPHA, MIN_SEEDS, paired_differences
+from distillbench.frames import CELL
+from distillbench.paired import ALPHA
 from distillbench.record import RecordError, write_atomically
 
 POWER = 0.8
@@ -105,32 +105,36 @@ def _fewest(alpha: float) -> int:
 
 
 def power_table(
-    runs: pd.DataFrame, *, baseline: str = "supervised", alpha: float = ALPHA, power: float = POWER
+    runs: pd.DataFrame,
+    *,
+    baseline: str = "supervised",
+    alpha: float = ALPHA,
+    power: float = POWER,
+    family: Literal["cell", "table"] = "cell",
 ) -> pd.DataFrame:
     """What ``runs`` could have shown, and what they would have needed: a row per cell and student, POWER_COLUMNS.
 
-    ``diff`` is the mean and ``diff_std`` the sample standard deviation of the ``n_pairs`` differences to ``baseline``;
-    ``detectable`` and ``seeds_needed`` are those of the functions above at the row's ``alpha``: the family's over the
-    number of students of the cell that have enough pairs for a verdict (all, where none has). Fractions throughout.
-    Raises ValueError as ``frames.check_runs`` does.
+    ``diff`` is the mean and ``diff_std`` the sample standard deviation of the ``n_pairs`` differences to ``baseline``,
+    as ``stats.compare`` has them; ``detectable`` and ``seeds_needed`` are those of the functions above at the row's
+    ``alpha``: the family's over the number of students of the ``family`` that have enough pairs for a verdict (of the
+    cell that have any pair, where none has enough). NaN where seeds share teachers: there another test decides.
+    Fractions throughout. Raises ValueError as ``frames.check_runs`` does.
     """
-    check_runs(runs, baseline)
+    from distillbench.stats import MIXED, compare  # they import this module
+
+    compared = compare(runs, baseline=baseline, alpha=alpha, family=family, resamples=0)
+    students = compared[(compared["role"] == "student") & (compared["method"] != baseline)]
     rows = []
-    for cell, of_cell in runs.groupby(CELL, sort=False):
-        reference = finished(of_cell[of_cell["method"] == baseline])
-        students = of_cell[(of_cell["role"] == "student") & (of_cell["method"] != baseline)]
-        differences = {
-            method: paired_differences(finished(group), reference)
-            for method, group in students.groupby("method", sort=False)
-        }
-        pairs = [d.size for d in differences.values()]
-        level = alpha / max(sum(n >= MIN_SEEDS for n in pairs) or sum(n > 0 for n in pairs), 1)
-        for method, d in differences.items():
-            diff = d.mean() if d.size else math.nan
-            std = (d.std(ddof=1) if np.ptp(d) else 0.0) if d.size > 1 else math.nan
-            found = (smallest_detectable(d.size, std, level, power), seeds_needed(diff, std, level, power))
-            resplit = bool(of_cell["resplit"].astype(bool).any())
-            rows.append([*cell, method, resplit, level, d.size, diff, std, *found])
+    for cell, of_cell in students.groupby(CELL, sort=False):
+        tested = of_cell["level"].dropna()
+        level = float(tested.iloc[0]) if len(tested) else alpha / max(int((of_cell["n_pairs"] > 0).sum()), 1)
+        for row in of_cell.to_dict("records"):
+            std = math.nan if row["test"] == MIXED else row["diff_std"]
+            found = (
+                smallest_detectable(row["n_pairs"], std, level, power),
+                seeds_needed(row["diff"], std, level, power),
+            )
+            rows.append([*cell, row["method"], row["resplit"], level, row["n_pairs"], row["diff"], std, *found])
     return pd.DataFrame(rows, columns=POWER_COLUMNS).astype({"seeds_needed": "Int64"})
 
 
@@ -255,6 +259,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the runs (%(default)s)")
     parser.add_argument("--baseline", default="supervised", help="method that the others are compared with")
     parser.add_argument("--alpha", type=_share, default=ALPHA, help="level of a cell's tests together (%(default)s)")
+    parser.add_argument(
+        "--family",
+        choices=("cell", "table"),
+        default="cell",
+        help="of Holm's correction (%(default)s)",
+    )
     parser.add_argument("--power", type=_share, default=POWER, help="wanted probability (%(default)s)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table of the runs there, in fractions")
     parser.add_argument("--std", type=_positive, help="plan without runs: std of the paired differences, a fraction")

@@ -31,12 +31,14 @@ from distillbench import drawing, reports
 from distillbench.across import across_cells
 from distillbench.conclusions import conclusions
 from distillbench.config import Compare
+from distillbench.params import MIN_CELLS
 from distillbench.plan import make_plan
 from distillbench.record import Record, file_digest, read_record, write_atomically
 from distillbench.report_tables import read_table
 from distillbench.reports import origins_in_words
 from distillbench.sources import PACKAGE
 from distillbench.tables import markdown_text, runs_of_csv, write_runs
+from distillbench.tuning_table import footnotes
 
 ABOUT = {  # figures that are not of one data set's methods
     "pareto-": "the test metric against what it costs",
@@ -58,23 +60,28 @@ def provenance(results: Path, config: Path, elapsed: str) -> dict[str, Any]:
     records = [
         read_record(path) for path in [*results.glob("teachers/**/seed-*.json"), *results.glob("runs/**/seed-*.json")]
     ]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    tuned = sorted(map(str, results.glob("tuning/*/*/*.json")))
     names = ("python", "torch", "torch-geometric", "dgl")
     software: dict[str, Any] = {}
     for record in records:
         software |= {name: record.environment[name] for name in names if name in record.environment}
     return {
-        "commit": commit,
+        "commit": _commit(),
         "config": {"file": str(config), "sha256": file_digest(config)},
         "finished": max(record.ended for record in records),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
         "devices": sorted({f"{record.backend}: {record.environment['device']}" for record in records}),
         "software": software,
         "origins": origins_in_words(sorted(results.glob("data/*/data.json"))),
+        "tuning": footnotes(tuned) if any(record.tuning for record in records) else [],
         "runs": len(records),
         "wall_seconds": {"all": _seconds(elapsed), "training_phase": _training_phase(records)},
         "core_seconds": _core_seconds(records),
     }
+
+
+def _commit() -> str:
+    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _training_phase(records: Sequence[Record]) -> float:
@@ -123,7 +130,8 @@ def publish(results: Path, config: Path, name: str, elapsed: str, document: Path
 def again(config: Path, name: str, document: Path) -> None:
     """Draw tables and figures of a published run anew from its table of runs, by the statistics of today.
 
-    The runs stay as they are, and so do their provenance, the profiles and the comparison with published results.
+    The runs stay as they are, and so do the profiles and the comparison with published results; ``tables_of`` in the
+    provenance is the commit that drew the rest.
     """
     folder = REFERENCE / name
     runs, facts = runs_of_csv(folder / "runs.csv"), json.loads((folder / "provenance.json").read_text())
@@ -136,21 +144,25 @@ def again(config: Path, name: str, document: Path) -> None:
         outputs = {kind: str(tables / f"comparison.{kind}") for kind in ("csv", "parquet", "html", "tex")}
         outputs |= {"markdown": str(tables / "comparison.md")}
         outputs |= {kind: str(tables / f"{kind}.csv") for kind in ("equivalence", "times", "across")}
-        remarks = [*facts.get("origins", []), *plan.remarks()]
+        remarks = [*facts.get("origins", []), *plan.remarks(), *facts.get("tuning", [])]
         reports.compare(parquet, outputs, [], [], remarks, **compared.model_dump())
-        known = str(profiles) if profiles.exists() else None
+        known = [str(profiles)] if profiles.exists() else []
         reports.pareto(parquet, known, str(tables / "pareto.csv"))
         base = compared.baseline
         for each in pd.unique(runs["dataset"]):
             files = {kind: str(figures / f"{each}.{kind}") for kind in ("png", "svg")}
-            drawing.dataset(parquet, outputs["parquet"], each, **files, baseline=base)
+            drawing.dataset(parquet, outputs["parquet"], each, **files, baseline=base, delta=compared.delta)
             files = {kind: str(figures / f"pareto-{each}.{kind}") for kind in ("png", "svg")}
             drawing.pareto(parquet, known, each, **files, baseline=base)
         if runs["backend"].nunique() > 1:
             files = {kind: str(figures / f"libraries.{kind}") for kind in ("png", "svg")}
             drawing.libraries(outputs["equivalence"], **files)
+        if len(runs[["dataset", "pair"]].drop_duplicates()) >= MIN_CELLS:
+            files = {kind: str(figures / f"across.{kind}") for kind in ("png", "svg")}
+            drawing.across(parquet, **files, baseline=base, alpha=compared.alpha)
         shutil.copyfile(folder / "runs.csv", tables / "runs.csv")  # as it was published, to the byte
         _copy(Path(scratch), folder)
+    write_atomically(folder / "provenance.json", json.dumps(facts | {"tables_of": _commit()}, indent=1) + "\n")
     _write_document(folder, config, document)
 
 

@@ -1,7 +1,7 @@
 """What the rules at the end of the DAG do: records to tables, everything to MLflow. No torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +118,14 @@ def _equivalence_in_words(equivalence: pd.DataFrame, delta: float) -> list[str]:
     """For each data set and pair, for which methods the two libraries were shown to agree."""
     texts = []
     for (dataset, pair), rows in equivalence.groupby(["dataset", "pair"], sort=False):
-        alike = rows["verdict"].str.startswith("equivalent")
-        named = [", ".join(rows.loc[which, "method"]) or "none" for which in (alike, ~alike)]
-        texts.append(f"{dataset}, {pair}: {named[0]} (not shown: {named[1]})")
+        kinds = {
+            "": rows["verdict"] == "equivalent within δ",
+            "on these splits: ": rows["verdict"] == "equivalent within δ on these splits",
+            "not shown: ": rows["verdict"] == "not shown equivalent",
+            "too few seeds: ": rows["verdict"] == "too few seeds",
+        }
+        said = [f"{words}{', '.join(rows.loc[which, 'method'])}" for words, which in kinds.items() if which.any()]
+        texts.append(f"{dataset}, {pair}: {' · '.join(said)}")
     margin = f"±{100 * delta:g} points, two one-sided tests over the same seeds"
     return [f"PyG and DGL equivalent within {margin}: {'; '.join(texts)}."] if texts else []
 
@@ -129,7 +134,7 @@ def _times_in_words(times: pd.DataFrame) -> list[str]:
     """How long training took with PyG, in terms of DGL's time, for each data set and pair."""
     known = times.dropna(subset=["time_ratio"]).to_dict("records")
     texts = [
-        f"{row['dataset']}, {row['pair']}: {row['time_ratio']:.2f}"
+        f"{row['dataset']}, {row['pair']}{_devices_in_words(row)}: {row['time_ratio']:.2f}"
         + ("" if pd.isna(row["time_ratio_low"]) else f" [{row['time_ratio_low']:.2f}, {row['time_ratio_high']:.2f}]")
         for row in known
     ]
@@ -137,9 +142,18 @@ def _times_in_words(times: pd.DataFrame) -> list[str]:
     return [f"{about}: {'; '.join(texts)}."] if texts else []
 
 
-def pareto(runs: str, profiles: str | None, csv: str) -> str:
-    """What each method scores and costs, and which no other one beats at both."""
-    table = pareto_table(tables.read_runs(Path(runs)), pd.read_csv(profiles) if profiles else None)
+def _devices_in_words(row: dict[Hashable, Any]) -> str:
+    """What the libraries ran on, where that was not the same."""
+    if row["device_a"] == row["device_b"]:
+        return ""
+    named = [f"{tables.backend_label(row[f'backend_{x}'])} on {row[f'device_{x}']}" for x in "ab"]
+    return f" ({', '.join(named)})"
+
+
+def pareto(runs: str, profiles: Sequence[str], csv: str) -> str:
+    """What each method scores and costs, and which no other one beats at both. profiles: their table, or none."""
+    costs = pd.concat(map(pd.read_csv, profiles)) if profiles else None
+    table = pareto_table(tables.read_runs(Path(runs)), costs)
     tables.write_csv(table, Path(csv))
     return f"{len(table)} methods and teachers against what they cost"
 

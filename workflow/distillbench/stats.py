@@ -8,15 +8,18 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from distillbench.frames import CELL, check_runs, failures, finished, seeds_in_words
+from distillbench.frames import CELL, check_runs, failures, finished, seeds_in_words, shared_teachers
 from distillbench.paired import (
     ALPHA,
+    DELTA,
     MIN_SEEDS,
     RESAMPLES,
     Estimate,
+    Interval,
     bca_interval,
     equivalence_p,
     holm,
@@ -28,16 +31,17 @@ from distillbench.paired import (
     share_improved,
     sign_flip_p,
     signed_rank_p,
+    t_interval,
     two_sided_p,
+    worse_than_best_p,
 )
 from distillbench.power import seeds_needed, smallest_detectable
 
-DELTA = 0.01
 COMPARISON_COLUMNS = [
     *CELL, "method", "role", "baseline", "metric", "resplit", "params", "n_ok", "n", "mean", "std", "n_pairs", "diff",
-    "ci_low", "ci_high", "test", "p_value", "p_holm", "p_wilcoxon", "p_ttest", "p_resplit", "p_resplit_holm",
-    "p_equivalent", "p_equivalent_resplit", "effect", "p_improve", "gap_closed", "detectable", "seeds_needed",
-    "best", "p_best", "verdict", "note",
+    "diff_std", "ci_low", "ci_high", "test", "p_value", "p_holm", "p_holm_table", "p_wilcoxon", "p_ttest",
+    "p_ttest_holm", "p_resplit", "p_resplit_holm", "p_equivalent", "p_equivalent_resplit", "effect", "p_improve",
+    "gap_closed", "level", "detectable", "seeds_needed", "best", "p_best", "verdict", "note",
 ]  # fmt: skip
 Test = Literal["wilcoxon", "permutation"]
 Family = Literal["cell", "table"]
@@ -64,20 +68,21 @@ def compare(
     then the baseline, then the methods in order of appearance, with COMPARISON_COLUMNS. Metrics are fractions:
 
     - ``mean`` and sample ``std`` of the test metric over the ``n_ok`` of ``n`` seeds that finished;
-    - over the ``n_pairs`` seeds finished by both: ``diff`` (mean difference to the baseline) with its 95% BCa interval,
-      ``effect`` (``rank_biserial``), ``p_improve``, and ``gap_closed``: that difference as a share of the teacher's,
-      over the seeds that all three finished, where the interval of the teacher's own difference (of ``min_seeds`` pairs
-      at least) lies above zero;
+    - over the ``n_pairs`` seeds finished by both: ``diff`` (mean difference to the baseline) with its 95% BCa interval
+      (from ``min_seeds`` pairs on), ``diff_std`` (of the differences), ``effect`` (``rank_biserial``), ``p_improve``,
+      and ``gap_closed``: that difference as a share of the teacher's, over the seeds that all three finished, where the
+      test shows the teacher to be ahead of the baseline;
     - ``p_value`` of the ``test`` that decides: "wilcoxon" (``signed_rank_p``), "permutation" (``sign_flip_p``), or,
-      whatever was asked for, "mixed model" (``mixed_estimate``) in a cell where seeds share teachers; ``p_wilcoxon``
-      and ``p_ttest`` beside it decide nothing;
+      whatever was asked for, "mixed model" (``mixed_estimate``, of which ``diff`` and its interval are then, too) in a
+      cell where seeds share teachers; ``p_wilcoxon`` and ``p_ttest`` (``p_ttest_holm``) beside it decide nothing;
     - ``p_holm``: ``p_value`` adjusted by Holm (1979) over the ``family``: the methods of the cell, or of the whole
       table, that have ``min_seeds`` pairs; ``p_resplit_holm``, ``p_equivalent`` (two one-sided tests within ±``delta``)
-      and ``p_equivalent_resplit`` (the same with Nadeau and Bengio's error) likewise;
+      and ``p_equivalent_resplit`` (the same with Nadeau and Bengio's error) likewise; ``p_holm_table``: always over the
+      whole table;
     - ``detectable``: the smallest difference that these seeds would show with 80% power, ``seeds_needed``: the seeds
-      that a difference as large as the one seen would need; see ``power``;
-    - ``best``: "best" for the student with the highest mean, "not worse" where the test (Holm over the others of the
-      cell, ``p_best``) does not show a student to be worse than it, else empty; see ``_mark_best``.
+      that a difference as large as the one seen would need, both for the signed-rank test at ``level``; see ``power``;
+    - ``best``: "best" for the student with the highest mean, "not worse" where ``p_best`` does not show a student to be
+      worse than it, else empty; see ``_mark_best``. Of re-drawn splits it speaks of these splits.
 
     Teacher and baseline are controls and belong to no family. Raises ValueError where ``runs`` lacks a column or the
     baseline, has two runs of one seed, or a finished run without a test value; for an unknown test or family, or a
@@ -113,15 +118,18 @@ def compare(
         of = {str(method): of_method for method, of_method in cell.groupby("method", sort=False)}
         present = [m for m in [*teachers, baseline, *students] if m in of]
         scores = {m: finished(of_method) for m, of_method in {baseline: cell.head(0), **of}.items()}
-        decide = _Decision(test, _shared_teachers(cell), alpha, delta, min_seeds)
+        decide = _Decision(test, shared_teachers(cell), alpha, delta, min_seeds)
         members = [
             _summary(of[m], of.get(baseline, cell.head(0)), baseline, scores, decide, resamples) for m in present
         ]
-        _close_gaps(members, scores, baseline, min_seeds)
+        _close_gaps(members, scores, baseline, decide)
         cells.append((members, scores, decide))
     every = [row for members, _, _ in cells for row in members]
     for rows in [members for members, _, _ in cells] if family == "cell" else [every]:
         _adjust(rows, alpha, min_seeds)
+    tested = _family(every, min_seeds)
+    for row, p in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
+        row["p_holm_table"] = p
     for members, scores, decide in cells:
         _mark_best(members, scores, decide)
     rows = [row | {"verdict": _verdict(row, alpha, min_seeds)} for row in every]
@@ -137,27 +145,21 @@ class _Decision:
         self.name = test if teachers is None else MIXED
         self.test, self.teachers, self.alpha, self.delta, self.min_seeds = test, teachers, alpha, delta, min_seeds
 
-    def estimate(self, d: "pd.Series[float]", test_over_train: float = 0.0) -> Estimate:
+    def estimate(self, d: "pd.Series[float]") -> Estimate:
         """The mean of the differences ``d`` (by seed) and its error."""
-        if self.teachers is None:
-            return paired_estimate(d, test_over_train=test_over_train)
-        return mixed_estimate(d, self.teachers[d.index])
+        return paired_estimate(d) if self.teachers is None else mixed_estimate(d, self.teachers[d.index])
 
     def p(self, d: "pd.Series[float]") -> float:
         """The p that decides."""
         return TESTS[self.test](d.to_numpy(float)) if self.teachers is None else two_sided_p(self.estimate(d))
 
-
-def _shared_teachers(cell: pd.DataFrame) -> "pd.Series[Any] | None":
-    """The teacher of each seed, by the digest of its weights, where several seeds have the same; else None."""
-    if "weights" not in cell.columns:
-        return None
-    taught = cell[(cell["role"] == "teacher") & (cell["status"] == "ok") & (cell["weights"] != "")]
-    weights = taught.set_index("seed")["weights"]
-    if not weights.duplicated().any():
-        return None
-    alone = {seed: f"seed {seed}" for seed in cell["seed"].unique()}  # of a seed without: as if it had its own
-    return pd.Series(alone | weights.to_dict())
+    def interval(self, d: "pd.Series[float]", resamples: int) -> Interval:
+        """95% interval of the mean; none of too few seeds, of which a bootstrap's would be far too narrow."""
+        if len(d) < self.min_seeds:
+            return Interval(math.nan, math.nan)
+        if self.teachers is None:
+            return bca_interval(d, resamples=resamples)
+        return t_interval(self.estimate(d))
 
 
 def _differences(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":
@@ -195,16 +197,19 @@ def _summary(
         return row
     ok = of_method[of_method["status"] == "ok"]
     ratio = float((ok["n_test"].astype(float) / ok["n_train"].astype(float)).mean()) if row["resplit"] else math.nan
-    interval = bca_interval(d, resamples=resamples)
+    interval, estimate = decide.interval(d, resamples), decide.estimate(d)
     if len(d) > 1 and not d.any():
         _add_note(row, f"identical to {baseline} in every seed")
     if decide.teachers is not None:
+        ratio = math.nan  # a teacher of several seeds is of one split
         taught = decide.teachers[d.index].nunique()
         about = f"{len(d)} seeds share {taught} teacher{'s' * (taught > 1)}"
-        _add_note(row, f"{about}: the test is a mixed model" if taught > 1 else f"{about}: nothing is known of others")
+        model = "difference, interval and test are of a mixed model"
+        _add_note(row, f"{about}: {model}" if taught > 1 else f"{about}: nothing is known of others")
     return row | {
         "n_pairs": len(d),
-        "diff": d.mean(),
+        "diff": estimate.mean,
+        "diff_std": 0.0 if d.nunique() == 1 else d.std(ddof=1),
         "ci_low": interval.low,
         "ci_high": interval.high,
         "test": decide.name,
@@ -212,18 +217,20 @@ def _summary(
         "p_wilcoxon": signed_rank_p(d),
         "p_ttest": paired_t_p(d),
         "p_resplit": paired_t_p(d, test_over_train=ratio),
-        "p_equivalent": equivalence_p(decide.estimate(d), decide.delta),
+        "p_equivalent": equivalence_p(estimate, decide.delta),
         "p_equivalent_resplit": equivalence_p(paired_estimate(d, test_over_train=ratio), decide.delta),
         "effect": rank_biserial(d),
         "p_improve": share_improved(d),
-        "spread": 0.0 if d.nunique() == 1 else d.std(ddof=1),
+        "nonzero": int((d != 0).sum()),
     }
 
 
-def _close_gaps(rows: list[Row], scores: _Scores, baseline: str, min_seeds: int) -> None:
-    """``gap_closed`` of each student: meaningful only where the teacher is shown to be ahead of the baseline."""
+def _close_gaps(rows: list[Row], scores: _Scores, baseline: str, decide: _Decision) -> None:
+    """``gap_closed`` of each student: meaningful only where the test shows the teacher to be ahead of the baseline."""
     taught = next((row for row in rows if row["role"] == "teacher"), None)
-    if taught is None or taught["n_pairs"] < min_seeds or not taught["ci_low"] > 0:
+    if taught is None or taught["n_pairs"] < decide.min_seeds:
+        return
+    if not (taught["diff"] > 0 and taught["p_value"] <= decide.alpha):
         return
     ahead = _differences(scores[taught["method"]], scores[baseline])
     for row in rows:
@@ -235,36 +242,50 @@ def _close_gaps(rows: list[Row], scores: _Scores, baseline: str, min_seeds: int)
 
 
 def _mark_best(rows: list[Row], scores: _Scores, decide: _Decision) -> None:
-    """Which students are not shown to be worse than the one with the highest mean. Too few seeds: no mark at all.
+    """Which students are not shown to be worse than the one with the highest mean (see ``worse_than_best_p``).
 
-    The baseline is worse only where that one's own comparison with it says so, too: the mark never says more than the
-    verdict.
+    Compared are those that finished the same seeds, as many as any did; who finished fewer gets no mark and a note.
+    Too few seeds or shared teachers: no mark at all. The baseline is worse only where that one's own comparison with it
+    says so, too: the mark never says more than the verdict.
     """
-    students = [row for row in rows if row["role"] == "student" and row["n_ok"] >= decide.min_seeds]
-    best = max(students, key=lambda row: row["mean"], default=None)
-    if best is None:
+    students = [row for row in rows if row["role"] == "student" and row["n_ok"]]
+    most = max((row["n_ok"] for row in students), default=0)
+    if most < decide.min_seeds or decide.teachers is not None:
         return
-    others = [(row, _differences(scores[row["method"]], scores[best["method"]])) for row in students if row is not best]
-    tested = [(row, d, decide.p(d)) for row, d in others if len(d) >= decide.min_seeds]
-    rivals = [(row, d, p) for row, d, p in tested if not math.isnan(p)]
-    for (row, d, _), adjusted in zip(rivals, holm([p for _, _, p in rivals]), strict=True):
-        row["p_best"] = adjusted
-        if row["method"] == row["baseline"]:
-            row["p_best"] = max(adjusted, best.get("p_holm", math.nan))
-        row["best"] = "" if row["p_best"] <= decide.alpha and d.mean() < 0 else "not worse"
-    best["best"] = "best" if rivals else ""
+    complete = [set(scores[row["method"]].index) for row in students if row["n_ok"] == most]
+    seeds = sorted(set.intersection(*complete))
+    ranked = [row for row in students if set(seeds) <= set(scores[row["method"]].index)]
+    if len(seeds) < decide.min_seeds or len(ranked) < 2:
+        return
+    for row in students:
+        if all(row is not other for other in ranked):
+            _add_note(row, f"not ranked for the best: finished {row['n_ok']} seeds, others {most}")
+    p = worse_than_best_p(np.column_stack([scores[row["method"]][seeds] for row in ranked]))
+    means = [scores[row["method"]][seeds].mean() for row in ranked]
+    best = ranked[means.index(max(means))]
+    for row, each in zip(ranked, p, strict=True):
+        row["p_best"] = math.nan if row is best else float(each)
+        if row["method"] == row["baseline"] and row is not best:
+            row["p_best"] = max(row["p_best"], best.get("p_holm", math.nan))
+        row["best"] = "best" if row is best else "" if row["p_best"] <= decide.alpha else "not worse"
+
+
+def _family(rows: list[Row], min_seeds: int) -> list[Row]:
+    """The rows that are tested together: no controls, and none of too few seeds."""
+    return [
+        row for row in rows
+        if row["role"] == "student" and row["method"] != row["baseline"] and row["n_pairs"] >= min_seeds
+    ]  # fmt: skip
 
 
 def _adjust(rows: list[Row], alpha: float, min_seeds: int) -> None:
     """Holm over one family, and its power; a family that cannot reject at any outcome is told so."""
-    family = [
-        row for row in rows
-        if row["role"] == "student" and row["method"] != row["baseline"] and row["n_pairs"] >= min_seeds
-    ]  # fmt: skip
+    family = _family(rows, min_seeds)
     if not family:
         return
     for name, adjusted in (
         ("p_value", "p_holm"),
+        ("p_ttest", "p_ttest_holm"),
         ("p_resplit", "p_resplit_holm"),
         ("p_equivalent", "p_equivalent"),
         ("p_equivalent_resplit", "p_equivalent_resplit"),
@@ -273,17 +294,18 @@ def _adjust(rows: list[Row], alpha: float, min_seeds: int) -> None:
             row[adjusted] = p
     level = alpha / len(family)  # Holm's first step: what is shown there is shown whatever the other methods do
     for row in family:
+        row["level"] = level
         if row["test"] != MIXED:
-            row["detectable"] = smallest_detectable(row["n_pairs"], row["spread"], level)
-            needed = seeds_needed(row["diff"], row["spread"], level)
+            row["detectable"] = smallest_detectable(row["n_pairs"], row["diff_std"], level)
+            needed = seeds_needed(row["diff"], row["diff_std"], level)
             row["seeds_needed"] = pd.NA if needed is None else needed
-    pairs = max(row["n_pairs"] for row in family)
+    pairs = max(row["nonzero"] for row in family)
     smallest = len(family) * 2.0 ** (1 - pairs)
-    if smallest > alpha:
-        reason = f"{pairs} pairs, {len(family)} methods: Holm's p cannot be below {smallest:.3f}, more seeds are needed"
+    if pairs and smallest > alpha:
+        reason = f"{pairs} pairs that differ, {len(family)} methods: Holm's p cannot be below {min(smallest, 1):.3f}"
         for row in family:
             if row["test"] != MIXED:
-                _add_note(row, reason)
+                _add_note(row, f"{reason}, more seeds are needed")
 
 
 def _verdict(row: Row, alpha: float, min_seeds: int) -> str:
@@ -296,7 +318,7 @@ def _verdict(row: Row, alpha: float, min_seeds: int) -> str:
     if row["n_pairs"] < min_seeds or math.isnan(row["p_value"]):
         return "too few seeds"
     splits = " on these splits" if row["resplit"] else ""
-    if row["p_holm"] <= alpha and row["diff"] * row["effect"] > 0:
+    if row["p_holm"] <= alpha and (row["test"] == MIXED or row["diff"] * row["effect"] > 0):
         word = "better" if row["diff"] > 0 else "worse"
         return word if row["p_resplit_holm"] <= alpha else word + splits
     if row["p_holm"] <= alpha:

@@ -24,7 +24,7 @@ rule figure:
             "runs": input.runs,
             "comparison": input.comparison,
             "name": wildcards.dataset,
-            "baseline": PLAN.config.compare.baseline,
+            **PLAN.config.compare.model_dump(include={"baseline", "delta"}),
         },
     script:
         "../scripts/draw.py"
@@ -50,7 +50,7 @@ rule pareto_figure:
         what="pareto",
         arguments=lambda wildcards, input: {
             "runs": input.runs,
-            "profiles": input.profiles or None,
+            "profiles": list(input.profiles),
             "name": wildcards.dataset,
             "baseline": PLAN.config.compare.baseline,
         },

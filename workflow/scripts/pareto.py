@@ -6,7 +6,7 @@ call(
     "distillbench.reports:pareto",
     {
         "runs": snakemake.input.runs,
-        "profiles": snakemake.input.profiles or None,
+        "profiles": list(snakemake.input.profiles),
         "csv": snakemake.output.csv,
     },
     log=snakemake.log[0],
