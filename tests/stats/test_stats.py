@@ -277,6 +277,13 @@ def test_who_finished_fewer_seeds_is_not_ranked_and_it_is_said():
     assert "not ranked for the best: finished 6 seeds, others 10" in found.loc["lucky", "note"]
 
 
+def test_who_is_worse_than_the_baseline_is_worse_than_the_best():
+    wild = [-0.4, -0.002, -0.003, -0.0025, -0.004, -0.3, -0.001, -0.0015, -0.5, -0.0035]  # in every seed, t is small
+    found = stats.compare(runs_of({"supervised": BASE, "sp": shifted(wild), "kd": shifted(UP)}))
+    sp = row_of(found, "sp")
+    assert sp["verdict"] == "worse" and sp["p_best"] > 0.05 and sp["best"] == ""
+
+
 def test_a_seed_that_everybody_lost_leaves_the_others_ranked():
     lost = {(name, 4): ("skipped", "its teacher has the status diverged") for name in ("supervised", "kd", "at")}
     found = stats.compare(runs_of({"supervised": BASE, "kd": shifted(UP), "at": BASE}, broken=lost))

@@ -189,8 +189,9 @@ def _explanations(comparison: pd.DataFrame, alpha: float, delta: float, family: 
     if (comparison["best"] != "").any():
         notes.append(
             f"Bold: the highest mean of the cell's students that finished as many seeds as any, and all of them that "
-            f"are not shown to be worse than it: largest t of all pairs under joint flips of the seeds' signs "
-            f"(Westfall and Young), level {alpha:g}. Where splits change with the seed, it is about these splits."
+            f"are not shown to be worse than it (largest t of all pairs under joint flips of the seeds' signs, "
+            f"Westfall and Young, level {alpha:g}) nor, by their verdict, than {baseline}. Where splits change with "
+            f"the seed, it is about these splits."
         )
     resplit = list(pd.unique(comparison.loc[comparison["resplit"].astype(bool), "dataset"]))
     if resplit:
@@ -210,10 +211,16 @@ def _over_the_whole_table(comparison: pd.DataFrame, alpha: float) -> str:
     shown = comparison["verdict"].str.startswith(("better", "worse"))
     left = int((shown & (comparison["p_holm_table"] <= alpha)).sum())
     number = int(comparison["p_holm_table"].notna().sum())
+    smallest = number * 2.0 ** (1 - int(comparison["n_pairs"].max()))
     said = f"of the {shown.sum()} verdicts “better” or “worse”, {left} also hold so" if shown.any() else "none is shown"
     return (
         f" Every cell (heading) is a family of its own; adjusted over all {number} comparisons of this table "
-        f"(p_holm_table in the CSV), {said}."
+        f"(p_holm_table in the CSV), {said}"
+        + (
+            f"; with so few seeds none can, the smallest p that there is being {smallest:.2f}."
+            if smallest > alpha
+            else "."
+        )
     )
 
 

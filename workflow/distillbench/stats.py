@@ -130,10 +130,11 @@ def compare(
     tested = _family(every, min_seeds)
     for row, p in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
         row["p_holm_table"] = p
+    for row in every:
+        row["verdict"] = _verdict(row, alpha, min_seeds)
     for members, scores, decide in cells:
         _mark_best(members, scores, decide)
-    rows = [row | {"verdict": _verdict(row, alpha, min_seeds)} for row in every]
-    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS).astype({"params": "Int64", "seeds_needed": "Int64"})
+    return pd.DataFrame(every, columns=COMPARISON_COLUMNS).astype({"params": "Int64", "seeds_needed": "Int64"})
 
 
 class _Decision:
@@ -245,8 +246,9 @@ def _mark_best(rows: list[Row], scores: _Scores, decide: _Decision) -> None:
     """Which students are not shown to be worse than the one with the highest mean (see ``worse_than_best_p``).
 
     Compared are those that finished the same seeds, as many as any did; who finished fewer gets no mark and a note.
-    Too few seeds or shared teachers: no mark at all. The baseline is worse only where that one's own comparison with it
-    says so, too: the mark never says more than the verdict.
+    Too few seeds or shared teachers: no mark at all. The verdicts are heard, too: what is worse than the baseline is
+    worse than the best, which is no worse than the baseline; and the baseline is worse than the best only where that
+    one's verdict says so.
     """
     students = [row for row in rows if row["role"] == "student" and row["n_ok"]]
     most = max((row["n_ok"] for row in students), default=0)
@@ -267,7 +269,8 @@ def _mark_best(rows: list[Row], scores: _Scores, decide: _Decision) -> None:
         row["p_best"] = math.nan if row is best else float(each)
         if row["method"] == row["baseline"] and row is not best:
             row["p_best"] = max(row["p_best"], best.get("p_holm", math.nan))
-        row["best"] = "best" if row is best else "" if row["p_best"] <= decide.alpha else "not worse"
+        beaten = row["p_best"] <= decide.alpha or row["verdict"].startswith("worse")
+        row["best"] = "best" if row is best else "" if beaten else "not worse"
 
 
 def _family(rows: list[Row], min_seeds: int) -> list[Row]:
