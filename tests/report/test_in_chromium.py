@@ -4,10 +4,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 
 from distillbench.report import write_report
 
@@ -86,6 +88,29 @@ def test_the_page_never_scrolls_sideways_and_wide_tables_do(opened: Any) -> None
         assert opened.execute_script(
             "return [...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)"
         )
+
+
+def test_a_shadow_says_that_there_is_more_of_a_table(opened: Any) -> None:
+    """At the right edge until its end is reached, then at the left; none where all is to be seen."""
+    tables = opened.find_elements("css selector", "#tables .scroll")
+    hidden = [opened.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", e) for e in tables]
+
+    def edges(table: Any) -> list[bool]:
+        """Whether the left and the right edge are darker than white, above the text of the caption."""
+        place = "arguments[0].scrollIntoView({behavior: 'instant'}); const b = arguments[0].getBoundingClientRect();"
+        drawn = "requestAnimationFrame(() => requestAnimationFrame(() => arguments[1]([b.left, b.right, b.top])))"
+        left, right, top = opened.execute_async_script(place + drawn, table)
+        pixels = imread(BytesIO(opened.get_screenshot_as_png()))[round(top) + 1 : round(top) + 3, :, :3]
+        return [bool(pixels[:, x : x + 3].mean() < 0.97) for x in (round(left) + 1, round(right) - 4)]
+
+    wide = [table for table, pixels in zip(tables, hidden, strict=True) if pixels > 50]  # of less, a hint of a shadow
+    assert wide or opened.execute_script("return innerWidth") > min(WIDTHS)
+    for table in wide[:2]:
+        assert edges(table) == [False, True]
+        opened.execute_script("arguments[0].scrollLeft = arguments[0].scrollWidth", table)
+        assert edges(table) == [True, False]
+    for table in [table for table, pixels in zip(tables, hidden, strict=True) if not pixels][:2]:
+        assert edges(table) == [False, False]
 
 
 def test_the_verdicts_are_on_a_large_screen_without_scrolling(opened: Any) -> None:

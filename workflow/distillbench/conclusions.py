@@ -207,7 +207,7 @@ def _differing(place: str, found: dict[str, list[Row]], delta: float | None) -> 
 def _best(place: str, rows: pd.DataFrame, backends: Sequence[str]) -> list[str]:
     """The method with the highest mean, and those not shown worse than it, where ``best`` says so.
 
-    A method with too few finished seeds is never marked: where its mean is higher, it is named as left out.
+    Ranked are those that finished the same seeds; where the mean of another one is higher, it is named as left out.
     """
     if "best" not in rows.columns:
         return []
@@ -218,7 +218,8 @@ def _best(place: str, rows: pd.DataFrame, backends: Sequence[str]) -> list[str]:
         if best.empty:
             continue
         others = f"not shown worse than it: {_listed(rest)}" if rest else "all others that could be tested are worse"
-        among, left_out = _left_out(here[here["mean"] > best["mean"].iloc[0]])
+        unranked = here["p_best"].isna() & (here["best"] == "") & (here["mean"] > best["mean"].iloc[0])
+        among, left_out = _left_out(here[unranked])
         said.setdefault((among, f"{_listed(best['method'])}; {others}{left_out}"), []).append(backend)
     return [
         f"{place}, highest mean{among} {_libraries(there, len(backends))}: {what}."
@@ -230,10 +231,8 @@ def _left_out(higher: pd.DataFrame) -> tuple[str, str]:
     """Among which methods the highest mean was looked for, and what is said of those that have a ``higher`` one."""
     if higher.empty:
         return "", ""
-    from distillbench.paired import MIN_SEEDS  # see _too_few
-
     each = [f"{row['method']} ({row['n_ok']} of {row['n']})" for row in higher.to_dict("records")]
-    return f" of those with {MIN_SEEDS} seeds or more", f"; left out: {_listed(each)}"
+    return " of those that finished the same seeds", f"; left out: {_listed(each)}"
 
 
 def _equivalence(place: str, rows: pd.DataFrame) -> list[str]:
@@ -242,17 +241,17 @@ def _equivalence(place: str, rows: pd.DataFrame) -> list[str]:
         return []
     libraries = f"{backend_label(rows['backend_a'].iloc[0])} and {backend_label(rows['backend_b'].iloc[0])}"
     alike, few = rows["verdict"].str.startswith("equivalent"), rows["verdict"] == TOO_FEW
-    shown, undecided, open_ = (list(rows.loc[which, "method"]) for which in (alike, few, ~alike & ~few))
+    weak = alike & rows["verdict"].str.endswith(SPLITS)
+    kinds = (alike & ~weak, weak, ~alike & ~few, few)
+    shown, on_splits, open_, undecided = (list(rows.loc[which, "method"]) for which in kinds)
     margin = f"within {_points(float(rows['delta'].iloc[0]))}"
     if len(undecided) == len(rows):
         return [f"{place}, there are too few paired seeds to say whether {libraries} are equivalent."]
-    parts = []
-    if shown:
-        rest = [*open_, *undecided]
-        every = f"all {len(rows)} models" if not rest else f"all models but {_listed(rest)}"
-        named = every if len(rest) <= FEW < len(shown) else _listed(shown)
-        parts.append(f"{libraries} are equivalent {margin} for {named}")
-    if open_ and not shown:
+    parts = [f"{libraries} are equivalent {margin} for {_models(shown, rows)}"] if shown else []
+    if on_splits:
+        whole = f"{libraries} are equivalent {margin}{SPLITS} for {_models(on_splits, rows)}"
+        parts.append(f"for {_listed(on_splits)}{SPLITS} only" if shown else whole)
+    if open_ and not parts:
         parts.append(
             f"{libraries} are shown to be equivalent {margin} for no model (which does not mean that they differ)"
         )
@@ -260,6 +259,13 @@ def _equivalence(place: str, rows: pd.DataFrame) -> list[str]:
         parts.append(f"for {_listed(open_)} it is not shown (which does not mean that they differ)")
     parts += [f"there are too few paired seeds for {_listed(undecided)}"] if undecided else []
     return [f"{place}, {'; '.join(parts)}."]
+
+
+def _models(named: Sequence[str], rows: pd.DataFrame) -> str:
+    """Their names; of many, those that are not among them."""
+    rest = [method for method in rows["method"] if method not in named]
+    every = f"all {len(rows)} models" if not rest else f"all models but {_listed(rest)}"
+    return every if len(rest) <= FEW < len(named) else _listed(named)
 
 
 def _sizes(found: dict[str, list[Row]]) -> str:
