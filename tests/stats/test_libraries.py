@@ -143,6 +143,9 @@ def test_seeds_that_share_teachers_are_no_ten_pieces_of_evidence():
     assert alone["verdict"] == "equivalent within δ" and shared["verdict"] == "not shown equivalent"
     # the t test of two teachers' means, 0.004 and -0.004
     assert shared["p_tost"] == pytest.approx(scipy_stats.t.sf(0.01 / 0.004, 1), rel=1e-6)
+    assert shared["note"] == "10 seeds share 2 teachers"
+    one = libraries.equivalence(pd.concat([taught, runs]).assign(weights="a")).set_index("method").loc["kd"]
+    assert one["verdict"] == "too few seeds" and one["note"] == "10 seeds share 1 teacher"
 
 
 def test_times_say_on_what_and_are_of_seeds_that_finished_alike():

@@ -251,3 +251,19 @@ def test_the_best_among_equals_and_with_many_seeds():
     assert list(paired.worse_than_best_p(same)) == [1, 1, 1]
     many = np.random.default_rng(16).normal([0, 0, 1.5], 1, (40, 3))
     assert paired.worse_than_best_p(many)[:2].max() < 0.01 and paired.worse_than_best_p(many)[2] == 1
+
+
+def test_differences_that_do_not_vary_have_the_smallest_p_there_is():
+    noise = np.random.default_rng(17).normal(0, 0.01, (10, 1))
+    scores = np.tile([0.8, 0.7, 0.6, 0.7], (10, 1)) + noise
+    assert list(paired.worse_than_best_p(scores)) == [1, 2 / 1024, 2 / 1024, 2 / 1024]
+    assert list(paired.worse_than_best_p(scores[:, :1])) == [1]
+
+
+def test_students_that_are_all_but_equal_are_their_teachers():
+    base, teachers = [0.02] * 4 + [0.05] * 4 + [0.04] * 4, np.repeat([0, 1, 2], 4)
+    of_means = scipy_stats.sem([0.02, 0.05, 0.04])
+    for nearly in (0, 1e-9, 1e-7, 1e-6, 1e-5):
+        d = np.array(base)
+        d[0] += nearly
+        assert paired.mixed_estimate(d, teachers).se == pytest.approx(of_means, rel=1e-3)

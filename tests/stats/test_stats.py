@@ -54,7 +54,10 @@ def test_a_failed_seed_stays_visible_and_leaves_the_pairs_paired():
     kept = [up for seed, up in enumerate(UP) if seed not in (3, 5)]
     assert (kd["n_ok"], kd["n"], kd["n_pairs"]) == (9, 10, 8)
     assert kd["diff"] == pytest.approx(np.mean(kept)) and kd["p_wilcoxon"] == 2 / 2**8
-    assert kd["note"] == "seed 3 diverged (loss is NaN); supervised: seed 5 oom; compared over 8 of 10 seeds"
+    assert kd["note"] == (
+        "seed 3 diverged (loss is NaN); supervised: seed 5 oom; compared over 8 of 10 seeds; "
+        "ranked for the best over the 8 seeds that all finished"
+    )
 
 
 def test_seeds_pair_by_number_not_by_place():
@@ -300,6 +303,35 @@ def test_a_method_that_is_not_shown_to_beat_the_baseline_does_not_push_it_from_t
     assert kd["verdict"] == "no difference shown" and kd["best"] == "best"
     assert [row_of(found, name)["best"] for name in "abc"] == ["", "", ""]
     assert alone["best"] == "not worse" and alone["p_best"] == kd["p_holm"]
+
+
+def test_the_baseline_is_worse_than_the_best_where_that_ones_verdict_says_so():
+    by = [0.02, 0.03, 0.001, 0.05, 0.002, 0.04, 0.001, 0.03, 0.02, 0.01]  # in every seed; t is small
+    wild = {f"m{n}": shifted([(-1) ** (s + n) * 0.05 for s in range(10)]) for n in range(6)}
+    found = stats.compare(runs_of({"supervised": BASE, "kd": shifted(by)} | wild))
+    kd, alone = row_of(found, "kd"), row_of(found, "supervised")
+    assert (kd["verdict"], kd["best"], alone["best"]) == ("better", "best", "")
+    assert alone["p_best"] == kd["p_holm"]
+
+
+def test_nobody_is_best_who_is_worse_than_the_baseline():
+    runs = runs_of(
+        {"supervised": BASE, "a": shifted([-0.022] * 10), "b": shifted([-0.05] * 10)},
+        broken={("supervised", 3): ("diverged", "")},
+    )
+    assert set(stats.compare(runs)["best"]) == {""}
+
+
+def test_it_is_said_over_which_seeds_the_best_was_looked_for():
+    broken = {("kd", 0): ("oom", ""), ("at", 4): ("oom", ""), ("supervised", 0): ("oom", "")}
+    found = stats.compare(runs_of({"supervised": BASE, "kd": shifted(UP), "at": BASE}, broken=broken))
+    assert row_of(found, "kd")["best"] == "best"
+    assert "ranked for the best over the 8 seeds that all finished" in row_of(found, "kd")["note"]
+
+
+def test_the_teacher_can_be_the_baseline():
+    found = stats.compare(runs_of({"teacher": [0.9] * 10, "supervised": BASE}), baseline="teacher")
+    assert list(found["method"]) == ["teacher", "supervised"] and row_of(found, "supervised")["verdict"] == "worse"
 
 
 # The whole table

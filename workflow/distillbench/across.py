@@ -121,7 +121,7 @@ def across_cells(
     for column, pairwise in (("p_nemenyi", found.nemenyi), ("p_wilcoxon_holm", found.wilcoxon)):
         if baseline in pairwise:
             found.table[column] = found.table["method"].map(pairwise[baseline].drop(baseline))
-    datasets = runs["dataset"].nunique()
+    datasets = runs.loc[runs["status"] == "ok", "dataset"].nunique()
     related = "" if datasets >= len(cells) else (
         f" The cells are pairs of {datasets} data set{'s' * (datasets > 1)}: those of one are not independent."
     )  # fmt: skip

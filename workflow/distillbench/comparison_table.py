@@ -188,7 +188,7 @@ def _explanations(comparison: pd.DataFrame, alpha: float, delta: float, family: 
     ]
     if (comparison["best"] != "").any():
         notes.append(
-            f"Bold: the highest mean of the cell's students that finished as many seeds as any, and all of them that "
+            f"Bold: the highest mean of the cell's students over the seeds that all of them finished, and all that "
             f"are not shown to be worse than it (largest t of all pairs under joint flips of the seeds' signs, "
             f"Westfall and Young, level {alpha:g}) nor, by their verdict, than {baseline}. Where splits change with "
             f"the seed, it is about these splits."
@@ -208,19 +208,18 @@ def _over_the_whole_table(comparison: pd.DataFrame, alpha: float) -> str:
     """What a correction over cells would leave of the verdicts: every cell is a family of its own."""
     if comparison.drop_duplicates(CELL).shape[0] < 2:
         return ""
+    tested = comparison[comparison["p_holm_table"].notna()]
+    if tested.empty:
+        return ""
     shown = comparison["verdict"].str.startswith(("better", "worse"))
     left = int((shown & (comparison["p_holm_table"] <= alpha)).sum())
-    number = int(comparison["p_holm_table"].notna().sum())
-    smallest = number * 2.0 ** (1 - int(comparison["n_pairs"].max()))
-    said = f"of the {shown.sum()} verdicts “better” or “worse”, {left} also hold so" if shown.any() else "none is shown"
+    said = f"{left} of the {shown.sum()} “better” and “worse” also hold" if shown.any() else "none is shown"
+    smallest = len(tested) * 2.0 ** (1 - int(tested["n_pairs"].max()))
+    if smallest > alpha and (tested["test"] != MIXED).all():
+        said += f"; with so few seeds none can, the smallest p that there is being {smallest:.2f}"
     return (
-        f" Every cell (heading) is a family of its own; adjusted over all {number} comparisons of this table "
-        f"(p_holm_table in the CSV), {said}"
-        + (
-            f"; with so few seeds none can, the smallest p that there is being {smallest:.2f}."
-            if smallest > alpha
-            else "."
-        )
+        f" Every cell (heading) is a family of its own; adjusted over all {len(tested)} comparisons of this table "
+        f"(p_holm_table in the CSV), {said}."
     )
 
 

@@ -90,7 +90,7 @@ def findings(rows: pd.DataFrame, equivalence: pd.DataFrame | None = None, *, del
     texts += [*_levels(place, rows, live, alone), *_failed_controls(place, rows, live, alone)]
     by_verdicts: dict[tuple[str, ...], list[str]] = {}
     of: dict[tuple[str, str], Row] = {(row["method"], row["backend"]): row for row in rows.to_dict("records")}
-    for method in pd.unique(_compared(rows)["method"]):
+    for method in pd.unique(_compared(rows[rows["backend"].isin(live)])["method"]):
         verdicts = tuple(str(of[method, b]["verdict"]) if (method, b) in of else "" for b in live)
         by_verdicts.setdefault(verdicts, []).append(method)
     differing: list[str] = []
@@ -131,6 +131,7 @@ def _levels(place: str, rows: pd.DataFrame, backends: Sequence[str], alone: str)
     for backend in backends:
         here = rows[(rows["backend"] == backend) & rows["mean"].notna()]
         teacher, baseline = here[here["role"] == "teacher"], here[here["method"] == here["baseline"]]
+        baseline = baseline[baseline["role"] != "teacher"]
         parts = [f"teacher {100 * teacher['mean'].iloc[0]:.1f}%"] if len(teacher) else []
         parts += [f"{alone} {100 * baseline['mean'].iloc[0]:.1f}%"] if len(baseline) else []
         if parts:
@@ -220,6 +221,9 @@ def _best(place: str, rows: pd.DataFrame, backends: Sequence[str]) -> list[str]:
         others = f"not shown worse than it: {_listed(rest)}" if rest else "all others that could be tested are worse"
         unranked = here["p_best"].isna() & (here["best"] == "") & (here["mean"] > best["mean"].iloc[0])
         among, left_out = _left_out(here[unranked])
+        if not among and here["note"].astype(str).str.contains("ranked for the best over").any():
+            among = " over the seeds that all finished"
+        among += SPLITS if "resplit" in best and best["resplit"].iloc[0] else ""
         said.setdefault((among, f"{_listed(best['method'])}; {others}{left_out}"), []).append(backend)
     return [
         f"{place}, highest mean{among} {_libraries(there, len(backends))}: {what}."

@@ -85,6 +85,9 @@ def equivalence(
             timed = time_a.index.intersection(time_b.index)
             ratio = median_ratio(time_a[timed], time_b[timed])
             notes = [f"{name}: {text}" for name, of in ((backend_a, a), (backend_b, b)) if (text := failures(of))]
+            if taught is not None:
+                number = taught[seeds].nunique()
+                notes.append(f"{d.size} seeds share {number} teacher{'s' * (number > 1)}")
             if len(timed) and (devices := _devices(a)) != _devices(b):
                 notes.append(f"times: {backend_a} on {devices}, {backend_b} on {_devices(b)}")
             rows.append({
@@ -92,9 +95,9 @@ def equivalence(
                 "role": group["role"].iloc[0], "metric": group["metric"].iloc[0],
                 "backend_a": backend_a, "backend_b": backend_b, "n_pairs": d.size,
                 "mean_a": score_a[seeds].mean(), "mean_b": score_b[seeds].mean(),
-                "diff": d.mean() if d.size else math.nan,
+                "diff": estimate.mean,
                 "ci90_low": low, "ci90_high": high, "delta": delta, "p_tost": p, "p_tost_resplit": p_resplit,
-                "verdict": "too few seeds" if d.size < min_seeds else shown,
+                "verdict": "too few seeds" if d.size < min_seeds or math.isnan(p) else shown,
                 "time_ratio": ratio.median, "time_ratio_low": ratio.low, "time_ratio_high": ratio.high,
                 "note": "; ".join(notes),
             })  # fmt: skip

@@ -153,19 +153,17 @@ def mixed_estimate(differences: ArrayLike, teachers: ArrayLike) -> Estimate:
     if len(labels) == d.size or len(labels) < 2 or math.sqrt(within) < 1e-12:
         return paired_estimate(means)._replace(df=max(len(labels) - 1, 0))
 
-    def at(share: float) -> tuple[float, float, float]:
-        """-2 log likelihood, mean and error where the teachers' part of the variance of one student is ``share``."""
-        ratio = share / (1 - share)
+    def at(ratio: float) -> tuple[float, float, float]:
+        """-2 log likelihood, mean and error where the teachers' variance is ``ratio`` times that of one student."""
         weights = size / (1 + size * ratio)
         mean = float(weights @ means / weights.sum())
         variance = (within + float(weights @ (means - mean) ** 2)) / (d.size - 1)
         fit = (d.size - 1) * math.log(variance) + np.log1p(size * ratio).sum() + math.log(weights.sum())
         return float(fit), mean, math.sqrt(variance / weights.sum())
 
-    found = minimize_scalar(
-        lambda share: at(share)[0], bounds=(0, 1 - 1e-9), method="bounded", options={"xatol": 1e-10}
-    )
-    _, mean, se = min(at(0.0), at(float(found.x)))
+    # over the logarithm, so that students of one teacher may be all but equal
+    found = minimize_scalar(lambda log: at(math.exp(log))[0], bounds=(-25, 60), method="bounded")
+    _, mean, se = min(at(0.0), at(math.exp(float(found.x))))
     return Estimate(mean, se, len(labels) - 1)
 
 
@@ -227,19 +225,25 @@ def worse_than_best_p(scores: ArrayLike) -> NDArray[np.float64]:
     n, k = x.shape
     first, second = np.triu_indices(k, 1)
     d = (x[:, first] - x[:, second]).round(12)  # see paired_differences
+    if k < 2:
+        return np.ones(k)
     if n <= 12:
         flips = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     else:
         flips = np.vstack([np.ones(n, int), np.random.default_rng(0).choice([-1, 1], (4095, n))])
-    squares = (d**2).sum(axis=0)  # no flip changes these
+    squares = (d**2).mean(axis=0)  # no flip changes these
 
-    def t(means: NDArray[np.float64]) -> NDArray[np.float64]:
-        variance = np.maximum(squares / n - means**2, 0)
+    def t(part: NDArray[np.int64]) -> NDArray[np.float64]:
+        means = part @ d / n
+        variance = squares - means**2
+        constant = variance <= 1e-12 * squares  # differences that do not vary, but for rounding
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(np.abs(means) < 1e-12, 0.0, np.abs(means) / np.sqrt(variance))
+            size = np.where(constant, np.inf, np.abs(means) / np.sqrt(np.maximum(variance, 0)))
+        return np.where(squares == 0, 0.0, size)
 
-    largest = np.concatenate([t(part @ d / n).max(axis=1) for part in np.array_split(flips, max(1, k * k * n // 4000))])
-    seen, best = t(d.mean(axis=0)), int(x.mean(axis=0).argmax())
+    parts = np.array_split(flips, max(1, k * k * n // 4000))
+    largest = np.concatenate([t(part).max(axis=1) for part in parts])
+    seen, best = t(flips[:1])[0], int(x.mean(axis=0).argmax())  # the first flips nothing
     p = np.ones(k)
     for place, (a, b) in enumerate(zip(first, second, strict=True)):
         if best in (a, b):

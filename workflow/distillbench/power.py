@@ -282,7 +282,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_plan(given.std, given.methods, given.seeds, given.alpha, given.power))
         return 0
     try:
-        table = power_table(_runs(given.results), baseline=given.baseline, alpha=given.alpha, power=given.power)
+        options = {"baseline": given.baseline, "alpha": given.alpha, "power": given.power, "family": given.family}
+        table = power_table(_runs(given.results), **options)
     except (OSError, RecordError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

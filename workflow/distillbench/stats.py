@@ -116,7 +116,7 @@ def compare(
     cells: list[tuple[list[Row], _Scores, _Decision]] = []
     for _, cell in runs.groupby(CELL, sort=False):
         of = {str(method): of_method for method, of_method in cell.groupby("method", sort=False)}
-        present = [m for m in [*teachers, baseline, *students] if m in of]
+        present = [m for m in dict.fromkeys([*teachers, baseline, *students]) if m in of]
         scores = {m: finished(of_method) for m, of_method in {baseline: cell.head(0), **of}.items()}
         decide = _Decision(test, shared_teachers(cell), alpha, delta, min_seeds)
         members = [
@@ -238,17 +238,18 @@ def _close_gaps(rows: list[Row], scores: _Scores, baseline: str, decide: _Decisi
         if row["n_pairs"] and row is not taught:
             d = _differences(scores[row["method"]], scores[baseline])
             seeds = d.index.intersection(ahead.index)
-            gap = ahead[seeds].mean()
-            row["gap_closed"] = d[seeds].mean() / gap if gap > 0 else math.nan
+            if len(seeds):
+                gap = decide.estimate(ahead[seeds]).mean
+                row["gap_closed"] = decide.estimate(d[seeds]).mean / gap if gap > 0 else math.nan
 
 
 def _mark_best(rows: list[Row], scores: _Scores, decide: _Decision) -> None:
     """Which students are not shown to be worse than the one with the highest mean (see ``worse_than_best_p``).
 
-    Compared are those that finished the same seeds, as many as any did; who finished fewer gets no mark and a note.
-    Too few seeds or shared teachers: no mark at all. The verdicts are heard, too: what is worse than the baseline is
-    worse than the best, which is no worse than the baseline; and the baseline is worse than the best only where that
-    one's verdict says so.
+    Compared over the seeds that all with the most finished seeds finished; who lacks any of these gets no mark and a
+    note. Too few seeds, shared teachers, or a best that is worse than the baseline: no mark at all. The verdicts are
+    heard, too: what is worse than the baseline is worse than the best; and the baseline is worse than the best if, and
+    only if, that one's verdict is that it is better.
     """
     students = [row for row in rows if row["role"] == "student" and row["n_ok"]]
     most = max((row["n_ok"] for row in students), default=0)
@@ -265,19 +266,25 @@ def _mark_best(rows: list[Row], scores: _Scores, decide: _Decision) -> None:
     p = worse_than_best_p(np.column_stack([scores[row["method"]][seeds] for row in ranked]))
     means = [scores[row["method"]][seeds].mean() for row in ranked]
     best = ranked[means.index(max(means))]
+    if best["verdict"].startswith("worse"):
+        return
+    for row in ranked:
+        if row["n_ok"] > len(seeds):
+            _add_note(row, f"ranked for the best over the {len(seeds)} seeds that all finished")
     for row, each in zip(ranked, p, strict=True):
         row["p_best"] = math.nan if row is best else float(each)
-        if row["method"] == row["baseline"] and row is not best:
-            row["p_best"] = max(row["p_best"], best.get("p_holm", math.nan))
         beaten = row["p_best"] <= decide.alpha or row["verdict"].startswith("worse")
+        if row["method"] == row["baseline"] and row is not best:
+            row["p_best"], beaten = best.get("p_holm", math.nan), best["verdict"].startswith("better")
         row["best"] = "best" if row is best else "" if beaten else "not worse"
 
 
 def _family(rows: list[Row], min_seeds: int) -> list[Row]:
-    """The rows that are tested together: no controls, and none of too few seeds."""
+    """The rows that are tested together: no controls, and none of too few seeds or teachers."""
     return [
         row for row in rows
         if row["role"] == "student" and row["method"] != row["baseline"] and row["n_pairs"] >= min_seeds
+        and not math.isnan(row["p_value"])
     ]  # fmt: skip
 
 
