@@ -190,8 +190,8 @@ def _explanations(comparison: pd.DataFrame, alpha: float, delta: float, family: 
         notes.append(
             f"Bold: the highest mean of the cell's students over the seeds that all of them finished, and all that "
             f"are not shown to be worse than it (largest t of all pairs under joint flips of the seeds' signs, "
-            f"Westfall and Young, level {alpha:g}) nor, by their verdict, than {baseline}. Where splits change with "
-            f"the seed, it is about these splits."
+            f"Westfall and Young, level {alpha:g}) nor, by their verdict, than {baseline}, which itself goes by "
+            f"the best one's verdict. Where splits change with the seed, it is about these splits."
         )
     resplit = list(pd.unique(comparison.loc[comparison["resplit"].astype(bool), "dataset"]))
     if resplit:
