@@ -171,11 +171,12 @@ def test_seeds_that_share_teachers_are_tested_by_a_mixed_model():
     own = row_of(stats.compare(taught_by(runs, list("abcdefghij"))), "kd")
     assert (own["test"], own["p_value"], own["verdict"]) == ("wilcoxon", 2 / 1024, "better")
     two = row_of(stats.compare(taught_by(runs, list("aaaaabbbbb"))), "kd")
-    # five students each: the t test of the two teachers' means, and its interval
-    means = scipy_stats.ttest_1samp([np.mean(UP[:5]), np.mean(UP[5:])], 0)
+    expected = paired.mixed_estimate(UP, list("aaaaabbbbb"))  # worked out in test_paired
+    half = scipy_stats.t.ppf(0.975, 1) * expected.se
+    assert (two["ci_low"], two["ci_high"]) == pytest.approx((expected.mean - half, expected.mean + half))
     assert two["test"] == "mixed model" and two["diff"] == pytest.approx(np.mean(UP))
     assert two["p_value"] >= 0.05 and two["verdict"] != "better", "two teachers show little, however many students"
-    assert two["ci_high"] - two["ci_low"] > 3 * (own["ci_high"] - own["ci_low"]) and means.pvalue < 1
+    assert two["ci_high"] - two["ci_low"] > 3 * (own["ci_high"] - own["ci_low"])
     assert "10 seeds share 2 teachers: difference, interval and test are of a mixed model" in two["note"]
     assert math.isnan(two["detectable"]), "the power of another test would be no answer"
     assert two["best"] == ""
