@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from distillbench.edge_products import Edges, edge_absolute_distance, edge_dot, edge_squared_distance
 from distillbench.structure import local_structure, structure_divergence, union_edges
 
 KERNELS = ("l2", "linear", "polynomial", "rbf", "cosine", "exp-l1")
@@ -262,3 +263,62 @@ def test_no_tensor_of_edges_by_features_is_ever_held(kernel):
     assert ours <= edges * width // 8
     naive = largest_tensor(lambda z: (z[edge_index[0]] * z[edge_index[1]]).sum(), h)
     assert naive >= edges * width  # what is measured does see such tensors, in the backward pass too
+
+
+@pytest.mark.parametrize("kernel", ["l2", "rbf", "exp-l1"])
+def test_nor_where_all_nodes_are_near_duplicates(kernel):
+    # their distances are computed from differences, which are E × D numbers in all
+    nodes, edges, width = 500, 40_000, 64
+    edge_index, h = random_edges(nodes, edges), 100 + 1e-4 * torch.randn(nodes, width)
+    h[::2] += 50  # two clusters: the mean is not near to either
+    assert largest_tensor(lambda z: local_structure(z, edge_index, kernel).sum(), h) <= edges * width // 8
+
+
+# Distances to all their digits
+
+
+def clusters(apart, spread, width, nodes=60, seed=0):
+    """Points in three clusters; ``spread`` is the distance within one, relative to the one between them."""
+    random = torch.Generator().manual_seed(seed)
+    centres = apart * torch.randn(3, width, generator=random)
+    return (centres.repeat(nodes // 3, 1) + apart * spread * torch.randn(nodes, width, generator=random)).float()
+
+
+@pytest.mark.parametrize("width", [1, 3, 127, 128, 129, 300])
+@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-3, 3e-4, 1e-5, 1e-7, 0.0])
+def test_distances_of_near_duplicates_in_several_clusters_keep_seven_digits(width, spread):
+    # 1e-3: both ways of computing are met, from lengths and from differences; at 1e-7 float32 has a digit left
+    h, edge_index = clusters(30.0, spread, width), random_edges(60, 900)
+    edges = Edges(*edge_index, 60)
+    difference = h.double()[edge_index[0]] - h.double()[edge_index[1]]
+    for found, expected in (
+        (edge_squared_distance(h, edges), difference.square().sum(-1)),
+        (edge_absolute_distance(h, edges), difference.abs().sum(-1)),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-3, 1e-5])
+def test_gradients_of_those_distances_do_too(spread):
+    h, edge_index = clusters(30.0, spread, 40).requires_grad_(), random_edges(60, 900)
+    weight = torch.rand(900, generator=torch.Generator().manual_seed(1)).double()
+    double = h.detach().double().requires_grad_()
+    expected = (weight * (double[edge_index[0]] - double[edge_index[1]]).square().sum(-1)).sum()
+    found = (weight * edge_squared_distance(h, Edges(*edge_index, 60))).sum()
+    (grad,), (grad64,) = torch.autograd.grad(found, h), torch.autograd.grad(expected, double)
+    torch.testing.assert_close(grad.double(), grad64, rtol=1e-5, atol=1e-6 * grad64.abs().max().item())
+
+
+@pytest.mark.parametrize("of", [edge_dot, edge_squared_distance, edge_absolute_distance])
+def test_products_do_not_depend_on_the_order_of_the_edges(of):
+    h, edge_index = torch.randn(40, 150, generator=torch.Generator().manual_seed(0)), random_edges(40, 300)
+    order = edge_index[1].argsort(stable=True)
+    found = of(h, Edges(*edge_index, 40))
+    torch.testing.assert_close(found[order], of(h, Edges(*edge_index[:, order], 40)), rtol=1e-12, atol=1e-12)
+
+
+def test_nodes_without_features_and_without_edges():
+    none = torch.empty(2, 0, dtype=torch.int64)
+    for of in (edge_dot, edge_squared_distance, edge_absolute_distance):
+        assert of(torch.randn(3, 4), Edges(*none, 3)).shape == (0,)
+        assert of(torch.empty(3, 0), Edges(*torch.tensor([[0, 1], [2, 2]]), 3)).tolist() == [0, 0]

@@ -1,18 +1,15 @@
 """Local structure of a graph's features, and the divergence between two of them: the numerical core of LSP.
 
 Yang et al., Distilling Knowledge from Graph Convolutional Networks, CVPR 2020, equations 1-4. Pure torch, used by both
-libraries. Similarities are computed chunk by chunk from direct differences (the expansion |x|^2 + |y|^2 - 2xy loses all
-digits on near-duplicates) and in float64, so no [E, D] tensor is ever held and nothing over- or underflows.
+libraries. Similarities are computed in float64 and without an [E, D] tensor (see edge_products), so nothing over- or
+underflows, and near-duplicates keep their digits.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from distillbench.edge_products import Edges, edge_absolute_distance, edge_dot, edge_squared_distance
 from distillbench.params import Direction, Kernel, Reduction
-
-_CHUNK_ELEMENTS = 1 << 18  # elements of one chunk's differences: 2 MB in float64, stays in cache
 
 
 def local_structure(
@@ -42,18 +39,19 @@ def local_structure(
         ValueError: unknown kernel.
     """
     source, destination = edge_index
+    edges = Edges(source, destination, len(h))
     if kernel == "l2":
-        similarity = _squared_distance(h, source, destination)
+        similarity = edge_squared_distance(h, edges)
     elif kernel == "rbf":
-        similarity = torch.exp(_squared_distance(h, source, destination) / (-2 * sigma))
+        similarity = torch.exp(edge_squared_distance(h, edges) / (-2 * sigma))
     elif kernel == "exp-l1":
-        similarity = torch.exp(_EdgeSum.apply(h, source, destination, "absolute") / -sigma)  # type: ignore[no-untyped-call]
+        similarity = torch.exp(edge_absolute_distance(h, edges) / -sigma)
     elif kernel == "linear":
-        similarity = _dot(h, source, destination)
+        similarity = edge_dot(h, edges)
     elif kernel == "polynomial":
-        similarity = (_dot(h, source, destination) + c) ** degree
+        similarity = (edge_dot(h, edges) + c) ** degree
     elif kernel == "cosine":
-        similarity = _dot(torch.nn.functional.normalize(h.double(), dim=-1), source, destination)
+        similarity = edge_dot(torch.nn.functional.normalize(h.double(), dim=-1), edges)
     else:
         raise ValueError(f"kernel: {kernel!r} is not one of l2, linear, polynomial, rbf, cosine, exp-l1")
     return _log_softmax_by(similarity, destination, len(h))
@@ -122,52 +120,3 @@ def _log_softmax_by(value: Tensor, group: Tensor, num_groups: int) -> Tensor:
     shifted = value - peak[group]
     total = value.new_zeros(num_groups).index_add(0, group, shifted.exp())
     return shifted - total.log()[group]
-
-
-def _squared_distance(h: Tensor, source: Tensor, destination: Tensor) -> Tensor:
-    """|h_source - h_destination|^2 for every edge, [E] float64."""
-    return _EdgeSum.apply(h, source, destination, "squared")  # type: ignore[no-any-return, no-untyped-call]
-
-
-def _dot(h: Tensor, source: Tensor, destination: Tensor) -> Tensor:
-    """h_source · h_destination for every edge, [E] float64."""
-    return _EdgeSum.apply(h, source, destination, "product")  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _EdgeSum(torch.autograd.Function):
-    """Sum over features of what two ends of an edge make, forward and backward in chunks of edges.
-
-    what: "product" a·b, "squared" (a - b)^2, "absolute" |a - b|, whose derivative at a = b is 0.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, source: Tensor, destination: Tensor, what: str) -> Tensor:
-        ctx.save_for_backward(h, source, destination)
-        ctx.what = what
-        out = h.new_empty(len(source), dtype=torch.float64)
-        for part in _chunks(len(source), h.shape[1]):
-            a, b = h[source[part]].double(), h[destination[part]].double()
-            terms = a.mul_(b) if what == "product" else a.sub_(b)
-            if what != "product":
-                terms = terms.square_() if what == "squared" else terms.abs_()
-            torch.sum(terms, dim=-1, out=out[part])
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        h, source, destination = ctx.saved_tensors
-        out = torch.zeros_like(h, dtype=torch.float64)
-        for part in _chunks(len(source), h.shape[1]):
-            i, j, g = source[part], destination[part], grad[part, None]
-            a, b = h[i].double(), h[j].double()
-            if ctx.what != "product":  # d|a-b|^2: +2(a-b) at the source, -2(a-b) at the destination
-                difference = a.sub_(b).mul_(2 * g) if ctx.what == "squared" else a.sub_(b).sign_().mul_(g)
-                out.index_add_(0, i, difference).index_add_(0, j, difference, alpha=-1)
-            else:
-                out.index_add_(0, i, b.mul_(g)).index_add_(0, j, a.mul_(g))
-        return out.to(h.dtype), None, None, None
-
-
-def _chunks(num_edges: int, width: int) -> list[slice]:
-    step = max(1, _CHUNK_ELEMENTS // max(width, 1))
-    return [slice(start, start + step) for start in range(0, num_edges, step)]

@@ -1,0 +1,227 @@
+"""What the features at the two ends of an edge make, for every edge, without a tensor of edges × features.
+
+Dot products and squared distances are sampled dense-dense products, their gradients products of a sparse matrix and a
+dense one; both run in float64 on blocks of columns, so memory is that of a block of nodes and of numbers per edge.
+Differentiable to any order: the gradient of the one is made of the other.
+"""
+
+import warnings
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_COLUMNS = 128  # of a block: its float64 copy stays in cache, and is small beside the features
+_CHUNK_ELEMENTS = 1 << 16  # elements of one chunk of edges × features: 0.5 MB in float64, stays in cache
+# nearer than a thousandth of their lengths, two nodes' distance is computed from their difference
+_NEAR = 1e-6
+
+_Kind = Literal["product", "squared"]
+
+
+class Edges:
+    """A set of edges, in any order, as a sparse matrix by destination and as one by source; sorted when needed."""
+
+    def __init__(self, source: Tensor, destination: Tensor, num_nodes: int) -> None:
+        self.source, self.destination, self.num_nodes = source, destination, num_nodes
+
+    @cached_property
+    def into(self) -> "_Rows":
+        """Row i: the edges into node i, columns are their sources."""
+        return _Rows(self.destination, self.source, self.num_nodes)
+
+    @cached_property
+    def out_of(self) -> "_Rows":
+        """Row i: the edges out of node i, columns are their destinations."""
+        return _Rows(self.source, self.destination, self.num_nodes)
+
+
+class _Rows:
+    """Edges by one of their ends, compressed."""
+
+    def __init__(self, row: Tensor, column: Tensor, num_nodes: int) -> None:
+        self.order = None if bool((row[1:] >= row[:-1]).all()) else torch.argsort(row, stable=True)
+        if self.order is not None:
+            column = column[self.order]
+        count = torch.bincount(row, minlength=num_nodes).cumsum(0)
+        kind = torch.int32 if max(len(row), num_nodes) < 1 << 31 else torch.int64
+        self.start = torch.cat([count.new_zeros(1), count]).to(kind)
+        self.column = column.to(kind)
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """[N, N] with one value per edge, in the order of the edges."""
+        n = len(self.start) - 1
+        values = values if self.order is None else values[self.order]
+        with warnings.catch_warnings():  # torch says once that its compressed layouts are in beta
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
+            return torch.sparse_csr_tensor(self.start, self.column, values, (n, n), check_invariants=False)
+
+    def dot(self, a: Tensor, b: Tensor) -> Tensor:
+        """a[row] · b[column] for every edge, in the order of the edges; float64 [N, D] both."""
+        zeros = a.new_zeros(len(self.column))
+        found: Tensor = torch.sparse.sampled_addmm(self.matrix(zeros), a, b.T, beta=0.0).values()
+        return found if self.order is None else torch.empty_like(found).index_copy_(0, self.order, found)
+
+
+def edge_dot(h: Tensor, edges: Edges) -> Tensor:
+    """h_source · h_destination for every edge, [E] float64, of features [N, D]."""
+    return _EdgeProduct.apply(h, h, edges, "product") / 2  # type: ignore[no-any-return, no-untyped-call]
+
+
+def edge_squared_distance(h: Tensor, edges: Edges) -> Tensor:
+    """|h_source - h_destination|^2 for every edge, [E] float64, of features [N, D].
+
+    |x|^2 + |y|^2 - 2 x·y in float64, with x and y relative to the mean of all nodes, is right to eight digits where the
+    distance is more than a thousandth of the lengths. Where it is not (near-duplicates, which would lose all digits) it
+    is computed from the difference x - y.
+    """
+    return _EdgeProduct.apply(h, h, edges, "squared")  # type: ignore[no-any-return, no-untyped-call]
+
+
+def edge_absolute_distance(h: Tensor, edges: Edges) -> Tensor:
+    """|h_source - h_destination|_1 for every edge, [E] float64, of features [N, D]. At equal entries its derivative is
+    0."""
+    return _AbsoluteDistance.apply(h, edges.source, edges.destination)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _EdgeProduct(torch.autograd.Function):
+    """Of a, b [N, D], for every edge, symmetric in a and b, [E] float64.
+
+    product: a_source·b_destination + a_destination·b_source;
+    squared: (a_source - a_destination)·(b_source - b_destination).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, edges: Edges, kind: _Kind) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.edges, ctx.kind = edges, kind
+        dots = torch.zeros(len(edges.source), dtype=torch.float64, device=a.device)
+        own = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+        for x, y in zip(_blocks(a, kind), _blocks(b, kind), strict=True):
+            if kind == "squared":
+                own += (x * y).sum(dim=-1)
+            dots += edges.into.dot(x, x).mul_(2) if a is b else edges.into.dot(x, y).add_(edges.into.dot(y, x))
+        if kind == "product":
+            return dots
+        lengths = own[edges.source] + own[edges.destination]
+        squared = lengths - dots
+        if a is b:
+            near = (squared <= _NEAR * lengths).nonzero()[:, 0]
+            squared[near] = _direct_squared_distance(a, edges.source[near], edges.destination[near])
+        return squared
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        a, b = ctx.saved_tensors
+        of_a, of_b = ctx.needs_input_grad[:2]
+        grad_a = _Spread.apply(grad, b, ctx.edges, ctx.kind) if of_a else None  # type: ignore[no-untyped-call]
+        if a is b:
+            return grad_a, grad_a, None, None
+        return grad_a, _Spread.apply(grad, a, ctx.edges, ctx.kind) if of_b else None, None, None  # type: ignore[no-untyped-call]
+
+
+class _Spread(torch.autograd.Function):
+    """The transpose of _EdgeProduct in its first argument: numbers g [E] and x [N, D] to [N, D], linear in both.
+
+    product: every edge adds g x_destination at its source and g x_source at its destination;
+    squared: it adds g (x_source - x_destination) at its source and the negative of that at its destination.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, edges: Edges, kind: _Kind) -> Tensor:
+        ctx.save_for_backward(g, x)
+        ctx.edges, ctx.kind = edges, kind
+        into, out_of = edges.into.matrix(g), edges.out_of.matrix(g)
+        total = g.new_zeros(len(x), 1)
+        total.index_add_(0, edges.source, g[:, None]).index_add_(0, edges.destination, g[:, None])
+        out = torch.empty_like(x)
+        for start in range(0, x.shape[1], _COLUMNS):
+            block = x[:, start : start + _COLUMNS].double().contiguous()
+            spread = (into @ block).add_(out_of @ block)
+            # both parts in float64: between near-duplicates they cancel
+            out[:, start : start + _COLUMNS] = spread if kind == "product" else (block * total).sub_(spread)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        g, x = ctx.saved_tensors
+        of_g, of_x = ctx.needs_input_grad[:2]
+        grad_g = _EdgeProduct.apply(grad, x, ctx.edges, ctx.kind) if of_g else None  # type: ignore[no-untyped-call]
+        return grad_g, _Spread.apply(g, grad, ctx.edges, ctx.kind) if of_x else None, None, None  # type: ignore[no-untyped-call]
+
+
+class _AbsoluteDistance(torch.autograd.Function):
+    """Sum over features of |h_source - h_destination|."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, source: Tensor, destination: Tensor) -> Tensor:
+        ctx.save_for_backward(h, source, destination)
+        out = torch.zeros(len(source), dtype=torch.float64, device=h.device)
+        for _, part, difference in _differences(h, source, destination):
+            out[part] += difference.abs_().sum(dim=-1)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _SpreadSigns.apply(grad, *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
+
+
+class _SpreadSigns(torch.autograd.Function):
+    """The gradient of _AbsoluteDistance: g sign(h_source - h_destination), added at the source, taken away at the
+    destination. Linear in g [E], constant in h almost everywhere."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, h: Tensor, source: Tensor, destination: Tensor) -> Tensor:
+        ctx.save_for_backward(h, source, destination)
+        out = torch.zeros_like(h, dtype=torch.float64)
+        for columns, part, difference in _differences(h, source, destination):
+            sign = difference.sign_().mul_(g[part, None])
+            out[:, columns].index_add_(0, source[part], sign).index_add_(0, destination[part], sign, alpha=-1)
+        return out.to(h.dtype)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        h, source, destination = ctx.saved_tensors
+        of_g = torch.zeros(len(source), dtype=torch.float64, device=h.device)
+        of_grad = _differences(grad, source, destination)
+        for (_, part, difference), (_, _, change) in zip(_differences(h, source, destination), of_grad, strict=True):
+            of_g[part] += difference.sign_().mul_(change).sum(dim=-1)
+        return of_g, None, None, None
+
+
+def _differences(h: Tensor, source: Tensor, destination: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """h_source - h_destination in float64, a block of columns and a chunk of edges at a time: which, and the values.
+
+    The values are in a buffer that the next ones overwrite.
+    """
+    for start in range(0, h.shape[1], _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        block = h[:, columns].double().contiguous()
+        step = max(1, _CHUNK_ELEMENTS // block.shape[1])
+        a, b = block.new_empty(2, min(step, len(source)), block.shape[1])
+        for begin in range(0, len(source), step):
+            part = slice(begin, begin + step)
+            i, j = source[part], destination[part]
+            torch.index_select(block, 0, i, out=a[: len(i)])
+            torch.index_select(block, 0, j, out=b[: len(i)])
+            yield columns, part, a[: len(i)].sub_(b[: len(i)])
+
+
+def _direct_squared_distance(h: Tensor, source: Tensor, destination: Tensor) -> Tensor:
+    """The same from differences; of a node and itself without looking."""
+    apart = (source != destination).nonzero()[:, 0]
+    found = torch.zeros(len(apart), dtype=torch.float64, device=h.device)
+    for _, part, difference in _differences(h, source[apart], destination[apart]):
+        found[part] += difference.square_().sum(dim=-1)
+    return torch.zeros(len(source), dtype=torch.float64, device=h.device).index_copy_(0, apart, found)
+
+
+def _blocks(h: Tensor, kind: _Kind) -> Iterator[Tensor]:
+    """The columns of [N, D] in blocks, in float64; for distances, which do not mind, with their mean at the origin."""
+    for start in range(0, h.shape[1], _COLUMNS):
+        block = h[:, start : start + _COLUMNS].double().contiguous()
+        yield block - block.mean(dim=0) if kind == "squared" else block
