@@ -19,8 +19,8 @@ same). The bank begins with random rows of about length one, as in the code. In 
 Reduction: sum over the negatives, mean over the nodes. Layers: last hidden of both, before the activation; each pair
 has a bank. Defaults: β = 0.8, τ = 0.07, K = 16,384, μ = 0.5 and 128 units are the code's; not tuned. Searched: β from
 0.08 to 8, τ from 0.02 to 0.2 (ours).
-Cost: linear in nodes; n×K matrices for n ≤ 1,024 nodes, 67 MB each at most; the bank holds 256 numbers for each node
-that is seen in training, and each checkpoint has it (1 GB for a million nodes).
+Cost: linear in nodes, and n·K products for n ≤ 1,024 nodes, of whose n×K matrices blocks of rows are held (8 MB each);
+the bank holds 256 numbers for each node that is seen in training, and each checkpoint has it (1 GB for a million).
 """
 
 from typing import Annotated, Literal
@@ -30,10 +30,13 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from distillbench.blocks import sum_over_rows
 from distillbench.method import Context, Dims, Method, Setup
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
 from distillbench.structure import unit_rows
+
+_ROWS = 128  # of the scores of the first batch that are held at a time
 
 
 class CRD(Method):
@@ -95,22 +98,39 @@ class CRD(Method):
     def _contrast(self, v: Tensor, nodes: Tensor, others: Tensor, layer: int, side: int) -> Tensor:
         """−(1/n) Σ_i [...] of ``v`` [n, width], the nodes numbered ``nodes``, against one side of the bank."""
         bank = self.bank[layer, side]
-        positive = (v * bank[nodes]).sum(dim=-1, keepdim=True) / self.params.temperature
-        negative = v @ bank[others].T / self.params.temperature
+        by_row, whole = (v, nodes, bank[nodes]), (others, bank[others], self._log_z(v, nodes, others, layer, side))
+        return sum_over_rows(self._nce, by_row, whole, width=len(others)) / len(v)
+
+    def _nce(self, v: Tensor, nodes: Tensor, own: Tensor, others: Tensor, bank: Tensor, log_z: Tensor) -> Tensor:
+        """−Σ_i [...] over some nodes: ``own`` is their rows of the bank, ``bank`` those of all the ``others``."""
+        positive = (v * own).sum(dim=-1, keepdim=True) / self.params.temperature
+        negative = v @ bank.T / self.params.temperature
         itself = nodes[:, None] == others
         count = (~itself).sum(dim=-1, keepdim=True).to(v)  # K
-        log_z = -torch.tensor(len(bank)).to(v).log()
-        if self.params.normalisation == "first-batch":
-            log_z = self.log_z[layer, side]
-            if log_z.isnan():
-                scores = torch.cat([positive, negative.masked_fill(itself, -torch.inf)], dim=-1).detach()
-                log_z = scores.flatten().logsumexp(dim=0) - (count.sum() + len(v)).log()
-                if self.training:
-                    self.log_z[layer, side] = log_z
         # h = 1 / (1 + Z K/M e^{-v·b/τ}), a sigmoid
         shift = log_z + count.log()
         log_h, log_not_h = F.logsigmoid(positive - shift), F.logsigmoid(shift - negative).masked_fill(itself, 0)
-        return -(log_h + log_not_h.sum(dim=-1, keepdim=True)).mean()
+        return -(log_h + log_not_h.sum(dim=-1, keepdim=True)).sum()
+
+    @torch.no_grad()
+    def _log_z(self, v: Tensor, nodes: Tensor, others: Tensor, layer: int, side: int) -> Tensor:
+        """log Z/M, a scalar; of the first batch it is the log of the mean of e^{v·b/τ} over all pairs, b_i included."""
+        bank = self.bank[layer, side]
+        if self.params.normalisation == "none":
+            return -torch.tensor(len(bank)).to(v).log()
+        log_z = self.log_z[layer, side]
+        if log_z.isnan():
+            sums, pairs = [], 0
+            for part in torch.arange(len(v), device=v.device).split(_ROWS):
+                itself = nodes[part, None] == others
+                negative = (v[part] @ bank[others].T).masked_fill(itself, -torch.inf)
+                positive = (v[part] * bank[nodes[part]]).sum(dim=-1, keepdim=True)
+                sums.append((torch.cat([positive, negative], dim=-1) / self.params.temperature).flatten().logsumexp(0))
+                pairs += len(part) * (1 + len(others)) - int(itself.sum())
+            log_z = torch.stack(sums).logsumexp(dim=0) - torch.tensor(pairs).to(v).log()
+            if self.training:
+                self.log_z[layer, side] = log_z
+        return log_z
 
     def _negatives(self, ctx: Context) -> Tensor:
         rows, most = self.bank.shape[2], self.params.negatives

@@ -21,7 +21,8 @@ label that it has. Layers: last hidden of both, before the activation. Defaults:
 beside a BCE summed over 64 images and 80 labels with 2.9 of them true (COCO), and MLD has a mean over images; between
 means, as here, that is 10/64 = 0.16, 100·2.9/80 = 3.6 and 36. At most 128 nodes for CD and ID are ours (the code's
 batches: 64 images). Not tuned. Searched: each λ from a tenth of its default to ten times it (ours).
-Cost: linear in nodes; n²C + nC² distances, between embeddings that take n·C·D float64, of n ≤ 128 sampled nodes.
+Cost: linear in nodes; n²C + nC² distances of n ≤ 128 sampled nodes, in float64, of which those within a few labels (or
+of a few nodes) at a time are held (8 MB), and no n·C·D tensor.
 """
 
 from typing import Annotated
@@ -31,6 +32,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from distillbench.blocks import sum_over_rows
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.params import LayerPair, LayerPairs, Parameters, Range
@@ -62,10 +64,10 @@ class MLKD(Method):
         has = ctx.labels[nodes] > 0.5
         by_class, by_instance = [], []
         for s, t in self.params.layers:
-            e_s = _embeddings(student.hidden[s], student.logits, nodes)
-            e_t = _embeddings(teacher.hidden[t], teacher.logits, nodes)
-            by_class.append(_distance_loss(e_s.transpose(0, 1), e_t.transpose(0, 1), has.T))
-            by_instance.append(_distance_loss(e_s, e_t, has))
+            h_s, c_s = _embeddings(student.hidden[s], student.logits, nodes)
+            h_t, c_t = _embeddings(teacher.hidden[t], teacher.logits, nodes)
+            by_class.append(_distance_loss((c_s, c_t), (h_s, h_t), has.T))
+            by_instance.append(_distance_loss((h_s, h_t), (c_s, c_t), has))
         return {
             "task": ctx.task_loss(student.logits),
             "logits": self.params.logits_weight * _binary_divergence(student.logits, teacher.logits).mean(),
@@ -80,28 +82,45 @@ def _binary_divergence(z_s: Tensor, z_t: Tensor) -> Tensor:
     return positive + (-z_t).sigmoid() * (F.logsigmoid(-z_t) - F.logsigmoid(-z_s))
 
 
-def _embeddings(h: Tensor, logits: Tensor, nodes: Tensor) -> Tensor:
-    """e_ic [n, C, D] of ``nodes`` [n], from hidden features [N, D] and logits [N, C] of all nodes."""
+def _embeddings(h: Tensor, logits: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors of e_ic: h_i of ``nodes``, [n, D], and μ_c⁺ − μ_c⁻, [C, D]; h [N, D], logits [N, C]: of all."""
     h, logits = h.double(), logits.double()
     # a softmax over the nodes of log σ: weights σ / Σ σ that cannot overflow or vanish
     with_label, without = (F.logsigmoid(z).softmax(dim=0).T @ h for z in (logits, -logits))
-    return h[nodes][:, None] * (with_label - without)
+    return h[nodes], with_label - without
 
 
-def _distance_loss(e_s: Tensor, e_t: Tensor, has: Tensor) -> Tensor:
-    """Σ H over the groups, over the number of embeddings: e_s, e_t [groups, n, D], of which those in ``has`` count."""
+def _distance_loss(groups: tuple[Tensor, Tensor], members: tuple[Tensor, Tensor], has: Tensor) -> Tensor:
+    """Σ H over the groups, over the number of embeddings.
+
+    groups, members: [groups, D] and [n, D], of the student and of the teacher; the embeddings of a group are its row
+    times those of the members, and count where it ``has`` [groups, n] them.
+    """
+    # equal embeddings have no direction to move in: a distance that is rounding gets no gradient
+    smallest = [
+        1e-12 * (g.detach().square() @ m.detach().square().T).mean() + torch.finfo(g.dtype).tiny
+        for g, m in zip(groups, members, strict=True)
+    ]
+    width = len(members[0]) * max(len(members[0]), members[0].shape[1], members[1].shape[1])
+    total = sum_over_rows(_distance_losses, (*groups, has), (*members, *smallest), width=width)
+    return total / has.sum().clamp_min(1)
+
+
+def _distance_losses(
+    g_s: Tensor, g_t: Tensor, has: Tensor, m_s: Tensor, m_t: Tensor, smallest_s: Tensor, smallest_t: Tensor
+) -> Tensor:
+    """Σ H of some groups."""
     itself = torch.eye(has.shape[1], dtype=torch.bool, device=has.device)
     pairs = has[:, :, None] & has[:, None, :] & ~itself
-    huber = F.smooth_l1_loss(_distances(e_s, pairs), _distances(e_t, pairs), reduction="none") * pairs
-    return (huber.sum(dim=(1, 2)) / has.sum(dim=1).clamp_min(1)).sum() / has.sum().clamp_min(1)
+    d_s, d_t = _distances(g_s[:, None] * m_s, pairs, smallest_s), _distances(g_t[:, None] * m_t, pairs, smallest_t)
+    huber = F.smooth_l1_loss(d_s, d_t, reduction="none") * pairs
+    return (huber.sum(dim=(1, 2)) / has.sum(dim=1).clamp_min(1)).sum()
 
 
-def _distances(e: Tensor, pairs: Tensor) -> Tensor:
+def _distances(e: Tensor, pairs: Tensor, smallest: Tensor) -> Tensor:
     """Distances within each group, over their mean over ``pairs``: [groups, n, n]."""
     inner = e @ e.mT
     squared = inner.diagonal(dim1=1, dim2=2)
-    # equal embeddings have no direction to move in: a distance that is rounding gets no gradient
-    smallest = 1e-12 * squared.detach().mean() + torch.finfo(e.dtype).tiny
     distances = (squared[:, :, None] + squared[:, None, :] - 2 * inner).clamp(min=smallest).sqrt()
     count = pairs.sum(dim=(1, 2), keepdim=True)
     mean = (distances * pairs).sum(dim=(1, 2), keepdim=True) / count.clamp_min(1)

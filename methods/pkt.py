@@ -13,7 +13,8 @@ Defaults: the paper gives no weight, it trains on this loss alone; RepDistiller 
 images, 30,000 / 64 ≈ 470 on the mean over nodes; at most 2,048 nodes are ours. Not tuned. Searched: λ from 47 to 4700
 (ours).
 10⁻⁶ is added to each cosine, so that opposite features have a logarithm. A node without features has cosine 0.
-Cost: quadratic in the n ≤ 2,048 sampled nodes (n×n matrices in float64, 34 MB each); linear in nodes besides.
+Cost: quadratic in time in the n ≤ 2,048 sampled nodes, but blocks of rows of the n×n matrices are held, not all of them
+(8 MB each in float64); linear in nodes besides.
 """
 
 from typing import Annotated, Literal
@@ -22,6 +23,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from distillbench.blocks import sum_over_rows
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
@@ -53,20 +55,27 @@ class PKT(Method):
         nodes = ctx.sample(self.params.max_nodes)
         divergences = []
         for s, t in self.params.layers:
-            log_p_s, log_p_t = (self._similarities(z[nodes]) for z in (student.hidden[s], teacher.hidden[t]))
-            total = (log_p_t.exp() * (log_p_t - log_p_s)).sum()
-            count = {"nodes": len(log_p_t), "pairs": log_p_t.numel(), "sum": 1}[self.params.reduction]
-            divergences.append(total / count)
+            # close distributions: their difference cancels, hence float64
+            unit = [unit_rows(z[nodes].double()) for z in (student.hidden[s], teacher.hidden[t])]
+            itself = torch.arange(len(nodes), device=nodes.device)
+            total = sum_over_rows(self._divergence, (*unit, itself), unit, width=len(nodes))
+            divergences.append(total / self._count(len(nodes)))
         return {
             "task": ctx.task_loss(student.logits),
             "divergence": self.params.weight * torch.stack(divergences).mean(),
         }
 
-    def _similarities(self, z: Tensor) -> Tensor:
-        """log p_{i|j}, one row for each node j: [n, n - 1], or [n, n] with ``self_pairs``."""
-        unit = unit_rows(z.double())  # close distributions: their difference cancels
-        log_k = ((unit @ unit.T + 1 + _EPSILON) / 2).log()
-        if not self.params.self_pairs:
-            other = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
-            log_k = log_k[other].view(len(z), -1)
-        return log_k.log_softmax(dim=-1)
+    def _count(self, n: int) -> int:
+        """What the sum over pairs of n nodes is divided by."""
+        return {"nodes": n, "pairs": n * (n if self.params.self_pairs else n - 1), "sum": 1}[self.params.reduction]
+
+    def _divergence(self, rows_s: Tensor, rows_t: Tensor, itself: Tensor, unit_s: Tensor, unit_t: Tensor) -> Tensor:
+        """Σ_j Σ_i p_{i|j}^t log(p_{i|j}^t / p_{i|j}^s) over some nodes j, the rows ``itself`` of all unit features."""
+        left_out = itself[:, None] == torch.arange(len(unit_s), device=itself.device)
+        if self.params.self_pairs:
+            left_out = torch.zeros_like(left_out)
+        log_p_s, log_p_t = (
+            ((rows @ unit.T + 1 + _EPSILON) / 2).log().masked_fill(left_out, -torch.inf).log_softmax(dim=-1)
+            for rows, unit in ((rows_s, unit_s), (rows_t, unit_t))
+        )
+        return (log_p_t.exp() * (log_p_t - log_p_s).masked_fill(left_out, 0)).sum()

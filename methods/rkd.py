@@ -13,7 +13,8 @@ Layers: last hidden of both, before the activation. Defaults: λ_D = 25, λ_A = 
 nodes (their batches: 128) is ours, because angles cost n³; not tuned. Searched: λ_D from 2.5 to 250, λ_A from 5 to 500
 (ours).
 Nodes nearer to each other than μ/10,000 have a direction shorter than one, down to none between equal nodes.
-Cost: n²·D memory and n³·D time in the n ≤ 64 sampled nodes, however large the batch.
+Cost: n³·D time in the n ≤ 64 sampled nodes, however large the batch; n×n matrices and a block of the n³ angles (8 MB)
+are held, with more nodes, too.
 """
 
 from typing import Annotated
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from distillbench.blocks import sum_over_rows
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
@@ -53,12 +55,16 @@ class RKD(Method):
         nodes = ctx.sample(self.params.max_nodes)
         distances, angles = [], []
         for s, t in self.params.layers:
-            of_student, of_teacher = (
-                _relations(unit_rows(z[nodes].double()) if self.params.normalise else z[nodes].double())
+            z_s, z_t = (
+                unit_rows(z[nodes].double()) if self.params.normalise else z[nodes].double()
                 for z in (student.hidden[s], teacher.hidden[t])
             )
-            distances.append(F.smooth_l1_loss(of_student[0], of_teacher[0]))
-            angles.append(F.smooth_l1_loss(of_student[1], of_teacher[1]))
+            (d_s, mean_s), (d_t, mean_t) = _distances(z_s), _distances(z_t)
+            distances.append(F.smooth_l1_loss(d_s / mean_s, d_t / mean_t))
+            lengths = torch.maximum(d_s, _NEAR * mean_s), torch.maximum(d_t, _NEAR * mean_t)
+            n, width = len(nodes), max(len(nodes), z_s.shape[1], z_t.shape[1])
+            total = sum_over_rows(_angle_loss, (z_s, lengths[0], z_t, lengths[1]), (z_s, z_t), width=n * width)
+            angles.append(total / n**3)
         return {
             "task": ctx.task_loss(student.logits),
             "distance": self.params.distance_weight * torch.stack(distances).mean(),
@@ -66,12 +72,20 @@ class RKD(Method):
         }
 
 
-def _relations(z: Tensor) -> tuple[Tensor, Tensor]:
-    """ψ_D [n, n] and ψ_A [n (j, the vertex), n (i), n (k)] of features [n, D]."""
-    n = len(z)
-    differences = z[None, :] - z[:, None]
-    distances = differences.norm(dim=-1)
-    mean = distances.sum() / max(1, n * (n - 1))
-    mean = torch.where(mean > 0, mean, 1.0)
-    directions = differences / torch.maximum(distances, _NEAR * mean)[..., None]
-    return distances / mean, directions @ directions.mT
+def _distances(z: Tensor) -> tuple[Tensor, Tensor]:
+    """‖z_i − z_j‖ [n, n] of features [n, D], and their mean μ over different nodes (1 where all are equal)."""
+    # direct differences: the expansion of the square loses the digits of near ones
+    distances = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")
+    mean = distances.sum() / max(1, len(z) * (len(z) - 1))
+    return distances, torch.where(mean > 0, mean, 1.0)
+
+
+def _angle_loss(at_s: Tensor, lengths_s: Tensor, at_t: Tensor, lengths_t: Tensor, z_s: Tensor, z_t: Tensor) -> Tensor:
+    """Σ_jik l(ψ_A^t, ψ_A^s) over some vertices j, given their features [b, D] and the lengths of their sides [b, n]."""
+    return F.smooth_l1_loss(_angles(at_s, lengths_s, z_s), _angles(at_t, lengths_t, z_t), reduction="sum")
+
+
+def _angles(at: Tensor, lengths: Tensor, z: Tensor) -> Tensor:
+    """ψ_A [b (j, the vertex), n (i), n (k)]."""
+    directions = (z - at[:, None]) / lengths[..., None]
+    return directions @ directions.mT
