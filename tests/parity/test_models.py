@@ -1,11 +1,14 @@
-"""One model on two libraries: same seed, same weights, same logits, same gradients.
+"""One model on two backends, all pairs of them: same seed, same weights, same logits, same gradients.
 
 The largest differences found are printed (``pytest -s``) and recorded as properties of the tests.
 """
 
+import itertools
+
 import pytest
 import torch
 
+from distillbench.backends import get_backend, missing_reason
 from distillbench.inputs import Inputs
 from distillbench.models import (
     GNN,
@@ -13,7 +16,6 @@ from distillbench.models import (
     count_parameters,
     initialise,
     load_canonical,
-    nearest_neighbours,
 )
 from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
 
@@ -45,6 +47,24 @@ MODELS = (
     + [pytest.param(spec, "graph-multiclass", False, id=name) for name, spec in STATIC_GRAPH_MODELS.items()]
     + [pytest.param(spec, "graph-multiclass", True, id=name) for name, spec in CLOUD_MODELS.items()]
 )
+
+
+def _available(name):
+    if reason := missing_reason(name):
+        pytest.skip(reason)
+    return get_backend(name)
+
+
+@pytest.fixture(params=["pyg", "dgl", "csr"])
+def backend(request, one_thread):
+    """Each backend in turn."""
+    return _available(request.param)
+
+
+@pytest.fixture(params=itertools.combinations(["pyg", "dgl", "csr"], 2), ids=" and ".join)
+def backends(request, one_thread):
+    """Each pair of backends."""
+    return tuple(map(_available, request.param))
 
 
 def built(spec, data, backends, seed=0):
@@ -83,14 +103,14 @@ def largest_error(ours, theirs):
 
 @pytest.mark.parametrize("spec, task, clouds", MODELS)
 def test_one_seed_gives_equal_initial_weights_by_name(data_of, backends, spec, task, clouds):
-    (pyg, dgl), _ = built(spec, data_of(task, clouds=clouds), backends)
-    of_pyg, of_dgl = canonical_state(pyg), canonical_state(dgl)
-    assert of_pyg.keys() == of_dgl.keys()
-    for name, value in of_pyg.items():
-        assert torch.equal(value, of_dgl[name]), name
-    assert count_parameters(pyg) == count_parameters(dgl) > 0
+    models, _ = built(spec, data_of(task, clouds=clouds), backends)
+    first, second = map(canonical_state, models)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    assert count_parameters(models[0]) == count_parameters(models[1]) > 0
     (other, _), _ = built(spec, data_of(task, clouds=clouds), backends, seed=1)
-    assert any(not torch.equal(value, canonical_state(other)[name]) for name, value in of_pyg.items())
+    assert any(not torch.equal(value, canonical_state(other)[name]) for name, value in first.items())
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
@@ -100,28 +120,30 @@ def test_logits_hidden_features_gradients_and_buffers_are_equal(
 ):
     data = data_of(task, clouds=clouds)
     models, batches = built(spec, data, backends)
-    outputs = []
+    outputs, of_features = [], []
     for model, batch in zip(models, batches, strict=True):
         model.train()
         model(batch.graph, batch.x)  # so that batch norms have statistics of their own
         model.train(training)
-        out = model(batch.graph, batch.x)
+        out = model(batch.graph, x := batch.x.clone().requires_grad_())
         (data.task.loss(out.logits, batch.y) + sum(h.square().mean() for h in out.hidden)).backward()
         outputs.append(out)
-    of_pyg, of_dgl = outputs
-    assert len(of_pyg.logits) == (data.num_graphs if data.task.level == "graph" else data.num_nodes)
-    assert [h.shape[1] for h in of_pyg.hidden] == list(spec.hidden_dims)
-    assert len(of_pyg.hidden) == len(of_pyg.edge_index) == len(of_dgl.hidden) == len(of_dgl.edge_index)
-    for a, b in zip(of_pyg.edge_index, of_dgl.edge_index, strict=True):
+        of_features.append(x.grad)
+    first, second = outputs
+    assert len(first.logits) == (data.num_graphs if data.task.level == "graph" else data.num_nodes)
+    assert [h.shape[1] for h in first.hidden] == list(spec.hidden_dims)
+    assert len(first.hidden) == len(first.edge_index) == len(second.hidden) == len(second.edge_index)
+    for a, b in zip(first.edge_index, second.edge_index, strict=True):
         assert torch.equal(a, b)
     grads = [gradients(model) for model in models]
     states = [canonical_state(model) for model in models]
     assert grads[0].keys() == grads[1].keys()
     assert all(value.abs().sum() > 0 for value in grads[0].values() if value.ndim > 1)
     errors = {
-        "logits": largest_error([of_pyg.logits], [of_dgl.logits]),
-        "hidden": largest_error(of_pyg.hidden, of_dgl.hidden),
+        "logits": largest_error([first.logits], [second.logits]),
+        "hidden": largest_error(first.hidden, second.hidden),
         "gradients": largest_error(*([grad[name] for name in grads[0]] for grad in grads)),
+        "gradients of features": largest_error(of_features[:1], of_features[1:]),
         "buffers": largest_error(*([state[name] for name in states[0].keys() - grads[0].keys()] for state in states)),
     }
     for what, error in errors.items():
@@ -131,7 +153,7 @@ def test_logits_hidden_features_gradients_and_buffers_are_equal(
 
 
 @pytest.mark.parametrize("spec, task, clouds", MODELS)
-@pytest.mark.parametrize("first", [0, 1], ids=["pyg to dgl", "dgl to pyg"])
+@pytest.mark.parametrize("first", [0, 1], ids=["first to second", "second to first"])
 def test_weights_saved_by_one_library_give_the_same_logits_in_the_other(
     data_of, backends, tmp_path, spec, task, clouds, first
 ):
@@ -159,13 +181,13 @@ def test_weights_saved_by_one_library_give_the_same_logits_in_the_other(
     ids=["a name is missing", "a name too many", "another shape"],
 )
 def test_weights_of_another_model_are_refused_and_nothing_is_loaded(data_of, backends, broken, error):
-    (pyg, _), _ = built(NODE_MODELS["sage"], data_of("multilabel"), backends)
-    before = canonical_state(pyg)
+    (model, _), _ = built(NODE_MODELS["sage"], data_of("multilabel"), backends)
+    before = canonical_state(model)
     state = {name: value + 1 for name, value in before.items()}
     broken(state, list(state)[-1])
     with pytest.raises(error):
-        load_canonical(pyg, state)
-    assert all(torch.equal(value, before[name]) for name, value in canonical_state(pyg).items())
+        load_canonical(model, state)
+    assert all(torch.equal(value, before[name]) for name, value in canonical_state(model).items())
 
 
 @pytest.mark.parametrize("spec, task, clouds", MODELS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from distillbench import style
+from distillbench import style, tables
 from distillbench.labels import Label, place_labels
 
 
@@ -46,12 +46,12 @@ def luminance(colour):
 
 
 def test_libraries_are_told_apart_without_colour():
-    pyg, dgl = style.library_look("pyg"), style.library_look("dgl")
-    assert pyg.marker != dgl.marker
-    grey = [luminance(look.colour) for look in (pyg, dgl)]
-    assert (max(grey) + 0.05) / (min(grey) + 0.05) > 1.2
+    looks = [style.library_look(backend) for backend in tables.BACKENDS]
+    assert len({look.marker for look in looks}) == len(looks) == 3
+    grey = sorted(luminance(look.colour) + 0.05 for look in looks)
+    assert all(lighter / darker > 1.2 for darker, lighter in pairwise(grey))
     assert len({look.marker for look in style.LOOKS}) == len({look.colour for look in style.LOOKS}) == len(style.LOOKS)
-    assert style.library_look("jax") not in (pyg, dgl)
+    assert style.library_look("jax") not in looks
 
 
 def test_a_long_name_is_cut_and_a_line_break_is_none():

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from distillbench.tables import backend_label, metric_label, signed
+from distillbench.tables import backend_label, backend_order, metric_label, signed
 
 Row = dict[Hashable, Any]
 TESTED = ("better", "worse", "no difference shown", "equivalent")  # how verdicts begin that a test stands behind
@@ -81,7 +81,7 @@ def findings(rows: pd.DataFrame, equivalence: pd.DataFrame | None = None, *, del
         return []
     place = f"On {rows['dataset'].iloc[0]} ({rows['pair'].iloc[0]})"
     alone = _alone(rows)
-    backends = sorted(pd.unique(rows["backend"]), key=lambda backend: (backend != "pyg", str(backend)))
+    backends = sorted(pd.unique(rows["backend"]), key=backend_order)
     not_run = [b for b in backends if (rows.loc[rows["backend"] == b, "verdict"] == "skipped").all()]
     texts = [_not_run(place, rows[rows["backend"] == backend]) for backend in not_run]
     live = [backend for backend in backends if backend not in not_run]

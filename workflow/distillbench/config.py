@@ -20,7 +20,7 @@ from distillbench.specs import MODELS, ModelSpec
 
 # names become folders: nothing that could leave results/ or confuse a shell
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
-BackendName = Literal["pyg", "dgl"]
+BackendName = Literal["pyg", "dgl", "csr"]
 # seeds of the runs that hyper-parameters are chosen by, from here on: reported seeds end below, however many there are
 TUNING_SEEDS_FROM = 1_000_000
 

@@ -18,7 +18,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from distillbench.paired import DELTA, MIN_SEEDS, bca_interval
 from distillbench.style import ALARM, FAINT, GROUND, TEACHER, TEXT, Look, library_look, new_figure, save, styled
-from distillbench.tables import backend_label, metric_label, signed
+from distillbench.tables import backend_label, backend_order, metric_label, signed
 
 # by which verdicts are found
 TESTS = {"wilcoxon": "Wilcoxon tests", "permutation": "sign-flip tests", "mixed model": "mixed models"}
@@ -53,7 +53,7 @@ def draw_dataset(
 
 
 def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline: str, delta: float) -> Figure:
-    pairs, backends = list(pd.unique(runs["pair"])), sorted(pd.unique(runs["backend"]), key=_pyg_first)
+    pairs, backends = list(pd.unique(runs["pair"])), sorted(pd.unique(runs["backend"]), key=backend_order)
     present = list(pd.unique(comparison.loc[comparison["role"] == "student", "method"]))
     methods = [baseline, *(m for m in present if m != baseline)] if baseline in present else present
     labels = {m: f"{m}\n({_alone(baseline)})" if m == baseline else m for m in methods}
@@ -276,7 +276,3 @@ def _legend(width: float, baseline: str) -> str:
         f"Solid line: mean of the teachers. Dashed line: {_alone(baseline)}."
     )
     return textwrap.fill(text, int(14.4 * width), break_on_hyphens=False)
-
-
-def _pyg_first(backend: str) -> tuple[bool, str]:
-    return backend != "pyg", backend

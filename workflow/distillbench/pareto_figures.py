@@ -30,7 +30,7 @@ from distillbench.style import (
     shortened,
     styled,
 )
-from distillbench.tables import backend_label, metric_label
+from distillbench.tables import backend_label, backend_order, metric_label
 
 # What the model costs, and the name of its axis.
 OF_MODEL = {
@@ -84,7 +84,7 @@ def draw_pareto(table: pd.DataFrame, dataset: str, *, png: Path, svg: Path, base
 def _figure(whole: pd.DataFrame, drawn: pd.DataFrame, title: str, baseline: str) -> Figure:
     costs = [cost for cost in OF_MODEL if (drawn[cost] > 0).any()]
     timed = drawn[drawn[TRAINING] > 0]
-    pairs, backends = list(pd.unique(timed["pair"])), sorted(pd.unique(drawn["backend"]), key=_pyg_first)
+    pairs, backends = list(pd.unique(timed["pair"])), sorted(pd.unique(drawn["backend"]), key=backend_order)
     # one pair: the libraries in one panel; several have too many columns for that
     together = [backends] if drawn["pair"].nunique() == 1 else [[backend] for backend in backends]
     together = together if costs else []
@@ -284,7 +284,3 @@ def _listed(what: str, names: list[str]) -> str:
         return ""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f" {what}: {', '.join(shortened(name, 2 * LETTERS) for name in names[:10])}{more}."
-
-
-def _pyg_first(backend: str) -> tuple[bool, str]:
-    return backend != "pyg", backend

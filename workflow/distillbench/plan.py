@@ -80,7 +80,7 @@ class Plan(Grid):
     def figure_files(self) -> list[str]:
         """All figures, in two formats: per data set, of the libraries, across data sets, and curves per cell."""
         names = [name for dataset in self.config.datasets for name in (dataset, f"pareto-{dataset}")]
-        names += ["libraries"] if len(self.config.backends) > 1 else []
+        names += ["libraries"] if {"pyg", "dgl"} <= set(self.config.backends) else []
         pairs = {(cell.dataset, cell.pair) for cell in self.cells}
         names += ["across"] if len(pairs) >= MIN_CELLS else []
         names += ["/".join(("curves", "-".join(cell))) for cell in self.cells]

@@ -142,7 +142,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 def environment(backend: str | None, device: str, threads: int) -> dict[str, Any]:
     """Versions and machine of this process, as stored in a record."""
     packages = {"pyg": "torch-geometric", "dgl": "dgl"}
-    names = ["torch", *([packages[backend]] if backend else [])]
+    names = ["torch", *([packages[backend]] if backend in packages else [])]
     gpu = {}
     if device.startswith("cuda"):
         import torch

@@ -31,7 +31,7 @@ from distillbench.report_tables import (
     reproduction_table,
     tuning_tables,
 )
-from distillbench.tables import backend_label, read_runs
+from distillbench.tables import backend_label, backend_order, read_runs
 
 TEMPLATES, TEMPLATE = Path(__file__).parent / "templates", "index.html.jinja"
 
@@ -90,7 +90,7 @@ def _in_numbers(runs: pd.DataFrame) -> dict[str, Any]:
         "number": len(runs),
         "ok": int((runs["status"] == "ok").sum()),
         "seeds": runs["seed"].nunique(),
-        "libraries": [backend_label(b) for b in sorted(pd.unique(runs["backend"]), key=lambda b: (b != "pyg", b))],
+        "libraries": [backend_label(b) for b in sorted(pd.unique(runs["backend"]), key=backend_order)],
         "when": f"{_minute(started.min())} to {_minute(ended.max())} UTC" if len(started) and len(ended) else "",
         "training": _duration(seconds),
     }

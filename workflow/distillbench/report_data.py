@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from distillbench.record import Record, RecordError, read_shard
-from distillbench.tables import backend_label, metric_label
+from distillbench.tables import backend_label, backend_order, metric_label
 
 HEAVY = 2.0  # an SVG this many times as large as its PNG is shown as PNG
 COUNTS = ("nodes", "edges", "graphs", "features", "classes")
@@ -140,7 +140,8 @@ def curves(results: Path, runs: pd.DataFrame, shown: Collection[str]) -> list[Pi
     """Curves of all runs, a figure per data set, library and pair, where it is there and ``shown`` (see pictures)."""
     found = []
     cells = runs[["dataset", "pair", "backend"]].drop_duplicates()
-    ordered = cells.assign(last=cells["backend"] != "pyg").sort_values(["dataset", "pair", "last"], kind="stable")
+    places = cells.assign(place=cells["backend"].map(backend_order))
+    ordered = places.sort_values(["dataset", "pair", "place"], kind="stable")
     for dataset, pair, backend in ordered[["dataset", "pair", "backend"]].itertuples(index=False):
         name, caption = f"curves/{dataset}-{backend}-{pair}", f"{dataset} · {backend_label(str(backend))} · {pair}"
         if picture := _picture(results, shown, name, caption, alt=f"Validation curves of every run: {caption}"):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from distillbench.frames import CELL
-from distillbench.tables import NOTHING, backend_label, metric_label, signed
+from distillbench.tables import NOTHING, backend_label, backend_order, metric_label, signed
 from distillbench.tuning import in_words
 from distillbench.tuning_table import footnotes
 
@@ -73,7 +73,7 @@ def read_table(path: Path) -> pd.DataFrame | None:
 def comparison_tables(comparison: pd.DataFrame) -> list[Table]:
     """One table per data set, pair and library, of every method beside the baseline; footnotes below each."""
     tables = []
-    order = comparison.assign(_place=comparison["backend"] != "pyg").sort_values("_place", kind="stable")
+    order = comparison.assign(_place=comparison["backend"].map(backend_order)).sort_values("_place", kind="stable")
     groups = dict(list(order.groupby(["dataset", "pair", "backend"], sort=False)))
     pairs = list(comparison[["dataset", "pair"]].drop_duplicates().itertuples(index=False, name=None))
     for dataset, pair, backend in sorted(groups, key=lambda cell: pairs.index(cell[:2])):

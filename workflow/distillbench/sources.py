@@ -29,6 +29,7 @@ MODEL_SOURCES = (
     "train.py",
     "experiment.py",
 )
+BACKEND_SOURCES = {"csr": ("backends/adjacency.py", "backends/csr_functions.py")}  # beside its own file
 METHOD_SOURCES = ("structure.py", "combination.py")
 
 
@@ -99,7 +100,7 @@ class Sources:
 
     def teacher_sources(self, dataset: str, backend: str) -> list[str]:
         """Source files that a teacher's result depends on."""
-        names = [*MODEL_SOURCES, f"backends/{backend}.py"]
+        names = [*MODEL_SOURCES, *_of_backend(backend)]
         if "draw_split" in self.dataset_declaration(dataset).defines:  # splits are drawn when a run starts
             names.append("readers.py")
         return [*_sources(*names), self.dataset_file(dataset)]
@@ -118,7 +119,7 @@ class Sources:
 
     def profile_sources(self, backend: str) -> list[str]:
         """Source files that a profile depends on."""
-        return _sources(*MODEL_SOURCES, f"backends/{backend}.py", "profiling.py")
+        return _sources(*MODEL_SOURCES, *_of_backend(backend), "profiling.py")
 
     def table_sources(self) -> list[str]:
         """Source files that the tables depend on."""
@@ -152,6 +153,10 @@ def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any,
     if key not in _cache:
         _cache[key] = declaration(kind, path)
     return _cache[key]
+
+
+def _of_backend(backend: str) -> tuple[str, ...]:
+    return (f"backends/{backend}.py", *BACKEND_SOURCES.get(backend, ()))
 
 
 def _sources(*names: str) -> list[str]:

@@ -34,7 +34,7 @@ LOOKS = [
     Look("#0072B2", "o"), Look("#D55E00", "D"), Look("#009E73", "s"), Look("#CC79A7", "^"),
     Look("#E69F00", "v"), Look("#56B4E9", "P"), Look("#000000", "X"),
 ]  # fmt: skip
-LIBRARIES = {"pyg": LOOKS[0], "dgl": LOOKS[1]}
+LIBRARIES = {"pyg": LOOKS[0], "dgl": LOOKS[1], "csr": LOOKS[3]}
 
 
 def styled() -> AbstractContextManager[None]:
@@ -43,7 +43,7 @@ def styled() -> AbstractContextManager[None]:
 
 
 def library_look(backend: str) -> Look:
-    """The look of a library, the same in every figure; what is neither PyG nor DGL has the third."""
+    """The look of a library, the same in every figure; what is none of them has the third colour."""
     return LIBRARIES.get(backend, LOOKS[2])
 
 

@@ -22,7 +22,7 @@ RUN_COLUMNS = {
     "started": "str", "ended": "str", "weights": "str", "key": "str",
 }  # fmt: skip
 SPLITS = {"n_train": "train", "n_val": "val", "n_test": "test"}  # column of runs: key of Record.split_sizes
-BACKENDS = {"pyg": "PyG", "dgl": "DGL"}
+BACKENDS = {"pyg": "PyG", "dgl": "DGL", "csr": "CSR"}  # in the order in which people are shown them
 METRICS = {
     "accuracy": "accuracy", "micro_f1": "micro-F1", "mean_class_accuracy": "mean class accuracy", "roc_auc": "ROC AUC",
 }  # fmt: skip
@@ -104,8 +104,13 @@ def write_profiles(rows: list[dict[str, Any]], csv: Path) -> None:
 
 
 def backend_label(backend: str) -> str:
-    """How people write the library's name: PyG, DGL."""
+    """How people write the library's name: PyG, DGL, CSR."""
     return BACKENDS.get(backend, backend)
+
+
+def backend_order(backend: str) -> tuple[int, str]:
+    """Sort key: PyG, DGL, CSR, then any other by name."""
+    return list(BACKENDS).index(backend) if backend in BACKENDS else len(BACKENDS), backend
 
 
 def metric_label(metric: str) -> str:

@@ -28,6 +28,7 @@ from filelock import FileLock
 PRELOAD = {
     "pyg": ("torch_geometric.nn", "torch_geometric.data"),
     "dgl": ("dgl", "dgl.nn.pytorch"),
+    "csr": (),  # torch alone
 }
 # torch imports torch._dynamo by itself when the first optimiser is made: 2 s
 _COMMON = ("pydantic", "numpy", "yaml", "torch", "torch._dynamo", "torch.utils.benchmark", "torch.utils.flop_counter")

@@ -1,4 +1,4 @@
-"""The graph libraries, each behind the same thin protocol. Importing this imports neither of them, nor torch."""
+"""The graph libraries, and what does without one, each behind the same protocol. Imports none of them, nor torch."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from distillbench.backends.base import Backend
 
-MODULES = {"pyg": "torch_geometric", "dgl": "dgl"}
+MODULES = {"pyg": "torch_geometric", "dgl": "dgl", "csr": "torch"}
 
 
 class BackendUnavailableError(ImportError):
