@@ -129,7 +129,8 @@ def edge_moments(a: Tensor, b: Tensor, adjacency: Adjacency) -> tuple[Tensor, Te
 
     From sums over nodes: with ã and b̃ centred over the edges and the degrees d,
         Σ (ã_i − b̃_j)² = Σ_i ã_i (d_i ã_i − 2 Σ_j b̃_j) + Σ_j d_j b̃_j².
-    Where neighbours are close, most of that cancels, so it is worked out in float64.
+    Where neighbours are close, most of that cancels, so it is worked out in float64: the error is about 1e-15 of
+    the variance of a and b themselves, far below the eps of a batch norm.
     """
     mean, var = _EdgeMoments.apply(a, b, adjacency)
     return mean, var
