@@ -240,34 +240,3 @@ def test_a_graph_in_a_batch_is_what_it_is_alone(data_of, backend, spec, task, cl
 )
 def test_number_of_parameters(backend, spec, d_in, d_out, count):
     assert count_parameters(GNN(spec, backend, d_in, d_out)) == count
-
-
-# Neighbours
-
-
-def by_brute_force(x, ptr, k):
-    """For every node the set of its k nearest nodes of the same graph."""
-    nearest = []
-    for start, stop in zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True):
-        for i in range(start, stop):
-            distances = {j: ((x[i].double() - x[j].double()) ** 2).sum().item() for j in range(start, stop)}
-            nearest.append(set(sorted(distances, key=distances.get)[:k]))
-    return nearest
-
-
-@pytest.mark.parametrize("sizes", [(6, 6, 6), (6, 9, 4, 40)], ids=["equal sizes", "unequal sizes"])
-@pytest.mark.parametrize("offset", [0.0, 100.0], ids=["at the origin", "far from the origin"])
-def test_nearest_neighbours_are_those_of_brute_force(sizes, offset):
-    ptr, k = torch.tensor([0, *sizes]).cumsum(0), 4
-    x = torch.randn(sum(sizes), 3, generator=torch.Generator().manual_seed(0)) + offset
-    neighbour, node = nearest_neighbours(x, ptr, k)
-    assert node.tolist() == [i for i in range(len(x)) for _ in range(k)]
-    found = [set(neighbour[node == i].tolist()) for i in range(len(x))]
-    assert found == by_brute_force(x, ptr, k)
-    assert all(i in near for i, near in enumerate(found))
-
-
-def test_more_neighbours_than_nodes_are_refused_with_both_numbers():
-    with pytest.raises(ValueError, match="k: 5 neighbours asked for, but a graph has only 4 nodes"):
-        nearest_neighbours(torch.randn(10, 2), torch.tensor([0, 6, 10]), 5)
-    assert nearest_neighbours(torch.randn(10, 2), torch.tensor([0, 6, 10]), 4).shape == (2, 40)

@@ -23,6 +23,7 @@ from distillbench.data import GraphData, read_data
 from distillbench.inputs import Inputs, TeacherOutputs, load_outputs, predict, teacher_outputs
 from distillbench.method import Dims, Method, TaskLossOnly
 from distillbench.models import GNN, canonical_state, count_parameters, initialise, initialise_around, load_canonical
+from distillbench.neighbours import static_neighbours
 from distillbench.params import Parameters
 from distillbench.plugins import load
 from distillbench.production import divided, extended, observed, place, with_features, with_labels
@@ -206,7 +207,8 @@ class Experiment:
 
     def _inputs(self, data: GraphData, augment: bool = True) -> Inputs:
         augmentation = self.dataset.augment if augment else None
-        return Inputs(data, self.backend, self.device, self.training.batch_size, augmentation)
+        neighbours = static_neighbours(self.data) if data.x is self.data.x else None
+        return Inputs(data, self.backend, self.device, self.training.batch_size, augmentation, neighbours)
 
     def _teaching(self, outputs: Sequence[Path], weights: Path | None) -> Teaching:
         if not outputs:

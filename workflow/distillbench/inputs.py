@@ -6,7 +6,7 @@ computed once for all the graphs that students train on, and cut to each batch: 
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from distillbench.backends.base import Backend, Graph
 from distillbench.data import GraphData
 from distillbench.models import Output
+from distillbench.neighbours import StaticNeighbours, StaticPoints
 from distillbench.record import write_atomically
 
 Augment = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # see Dataset.augment
@@ -34,7 +35,8 @@ class Batch:
 class Inputs:
     """Batches of a data set for one backend and device, built from per-graph graphs of the library itself.
 
-    augment: what becomes of the features of a batch of graphs for training (see Dataset.augment).
+    augment: what becomes of the features of a batch of graphs for training (see Dataset.augment). neighbours: of the
+    data's graphs by their features; what is known of them is not computed again for features that are as in the data.
     """
 
     def __init__(
@@ -44,9 +46,10 @@ class Inputs:
         device: torch.device,
         batch_size: int,
         augment: Augment | None = None,
+        neighbours: StaticNeighbours | None = None,
     ) -> None:
         self.data, self.backend, self.device, self.batch_size = data, backend, device, batch_size
-        self.augment = augment
+        self.augment, self.neighbours = augment, neighbours
         self._whole: Graph | None = None
         self._graphs: dict[int, Graph] = {}
         self._fixed: dict[tuple[int, ...], list[Batch]] = {}
@@ -89,13 +92,16 @@ class Inputs:
 
     def _set_of_graphs(self, ids: Tensor, augmentation: torch.Generator | None = None) -> Batch:
         nodes, ptr = ranges(self.data.graph_ptr, ids)
-        x = self.data.x[nodes]
+        x, unchanged = self.data.x[nodes], True
         if augmentation is not None and self.augment is not None:
-            x = self.augment(x, ptr, augmentation)
+            x, unchanged = self.augment(x, ptr, augmentation), False
+        x = x.to(self.device)
         y = self.data.y[ids if self.data.task.level == "graph" else nodes]
         graph = self.backend.batch([self._graph(i) for i in ids.tolist()])
+        if self.neighbours is not None and unchanged:
+            graph = replace(graph, points=StaticPoints(x, graph.ptr, ids, nodes, self.neighbours))
         rows = torch.arange(len(y), device=self.device)
-        return Batch(graph, x.to(self.device), y.to(self.device), rows, ids)
+        return Batch(graph, x, y.to(self.device), rows, ids)
 
     def _graph(self, index: int) -> Graph:
         if index not in self._graphs:

@@ -144,7 +144,7 @@ class _DGCNN(nn.Module):
     def forward(self, graph: Graph, x: Tensor) -> Output:
         hidden, edges, activated = [], [], []
         for conv in self.convs:
-            edges.append(nearest_neighbours(x, graph.ptr, self.spec.k))
+            edges.append(graph.neighbours(x, self.spec.k))
             out = conv(self.backend.with_edges(graph, edges[-1]), x)
             x = F.leaky_relu(out, self.spec.negative_slope)
             hidden.append(x if self.spec.tap == "after" else out)
@@ -153,34 +153,6 @@ class _DGCNN(nn.Module):
         x = F.leaky_relu(x, self.spec.negative_slope)
         logits = self.head(torch.cat([_pool(x, graph, "max"), _pool(x, graph, "mean")], dim=1))
         return Output(logits, tuple(hidden), tuple(edges))
-
-
-@torch.no_grad()
-def nearest_neighbours(x: Tensor, ptr: Tensor, k: int) -> Tensor:
-    """The k nearest nodes of the same graph for every node, itself included, by Euclidean distance of ``x`` [N, D].
-
-    Returns [2, N·k] int64 (neighbour, node), sorted by node. Distances of one batch are in memory at a time, [G, P, P].
-
-    Raises:
-        ValueError: a graph has fewer than k nodes.
-    """
-    sizes = ptr.diff()
-    smallest, largest = int(sizes.min()), int(sizes.max())
-    if k > smallest:
-        raise ValueError(f"k: {k} neighbours asked for, but a graph has only {smallest} nodes")
-    first = ptr[:-1].to(x.device)
-    if smallest == largest:
-        near = torch.cdist(cloud := x.view(len(sizes), largest, -1), cloud).topk(k, largest=False).indices
-        near = near + first[:, None, None]
-    else:
-        place = torch.arange(largest, device=x.device)
-        real = place < sizes.to(x.device)[:, None]
-        dense = x.new_zeros(len(sizes), largest, x.shape[1])
-        dense[real] = x
-        distance = torch.cdist(dense, dense).masked_fill(~real[:, None, :], torch.inf)
-        near = (distance.topk(k, largest=False).indices + first[:, None, None])[real]
-    node = torch.arange(len(x), device=x.device).repeat_interleave(k)
-    return torch.stack([near.reshape(-1), node])
 
 
 def _pool(x: Tensor, graph: Graph, how: str) -> Tensor:

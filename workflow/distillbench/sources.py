@@ -21,6 +21,7 @@ MODEL_SOURCES = (
     "specs.py",
     "tasks.py",
     "backends/base.py",
+    "neighbours.py",
     "models.py",
     "method.py",
     "inputs.py",
@@ -30,7 +31,7 @@ MODEL_SOURCES = (
     "experiment.py",
 )
 BACKEND_SOURCES = {"csr": ("backends/adjacency.py", "backends/csr_functions.py")}  # beside its own file
-METHOD_SOURCES = ("structure.py", "combination.py")
+METHOD_SOURCES = ("structure.py", "edge_products.py", "blocks.py", "combination.py")
 
 
 class Sources:

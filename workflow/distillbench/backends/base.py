@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distillbench.data import GraphData
+from distillbench.neighbours import StaticPoints, nearest_neighbours
 
 ConvKind = Literal["gat", "gcn", "sage", "gin", "edge"]
 
@@ -18,12 +19,14 @@ class Graph:
     """One graph, or several as one, on a device.
 
     native: the library's own graph; None where there are no edges yet (point clouds). edge_index: [2, E] int64, sorted
-    by destination. ptr: [G + 1] int64 on the CPU, first node of each graph.
+    by destination. ptr: [G + 1] int64 on the CPU, first node of each graph. points: where these are whole graphs of a
+    data set, the features they have there; their neighbours are looked up.
     """
 
     native: Any
     edge_index: Tensor
     ptr: Tensor
+    points: StaticPoints | None = None
 
     @property
     def num_nodes(self) -> int:
@@ -39,6 +42,12 @@ class Graph:
     def graph_of_node(self) -> Tensor:
         """[N] int64: the graph each node belongs to."""
         return torch.arange(self.num_graphs).repeat_interleave(self.ptr.diff()).to(self.edge_index.device)
+
+    def neighbours(self, x: Tensor, k: int) -> Tensor:
+        """The k nearest nodes of each by ``x`` [N, D], see ``nearest_neighbours``; known ones if x are ``points``."""
+        if self.points is not None and self.points.are(x):
+            return self.points.edges(k)
+        return nearest_neighbours(x, self.ptr, k)
 
 
 class Backend(Protocol):
