@@ -85,7 +85,13 @@ class _Layers(nn.Module):
             if self.biases:
                 out = (out.mean(dim=1) if last else out.flatten(1)) + self.biases[layer]
             if str(layer) in self.residuals:
-                out = out + self.residuals[str(layer)](x).view_as(out)
+                residual = self.residuals[str(layer)]
+                if last and out.ndim == 3:
+                    # the heads' mean residual is that of their mean weights: one product instead of one per head
+                    weights = residual.get_parameter("weight").view(*out.shape[1:], -1)
+                    out = out.mean(dim=1) + F.linear(x, weights.mean(dim=0))
+                else:
+                    out = out + residual(x).view_as(out)
             if last:
                 logits = out.mean(dim=1) if out.ndim == 3 else out
                 break
