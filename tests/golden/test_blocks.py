@@ -174,7 +174,15 @@ def near_duplicates(n):
     return h_s, torch.cat([h_s + 1e-4 * drawn(n, 12, seed=4, dtype=torch.float32), near[:, :8]], dim=1)
 
 
-@pytest.mark.parametrize("features", [random_features, near_duplicates])
+def far_twins(n):
+    """Two nearly equal nodes, a thousand times as far from all the others as these from each other."""
+    h_s, h_t = random_features(n)
+    h_s[0] += 1000
+    h_s[1] = h_s[0] + 1e-3
+    return h_s, h_t
+
+
+@pytest.mark.parametrize("features", [random_features, near_duplicates, far_twins])
 @pytest.mark.parametrize("name", PLAIN)
 def test_value_and_gradient_are_those_of_all_pairs_in_float64(in_small_blocks, name, features):
     n = 24
