@@ -141,19 +141,19 @@ class _EdgeMoments(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
         mean_a, centred_a, in_degrees = _centred(a, adjacency.incoming)
         mean_b, centred_b, out_degrees = _centred(b, adjacency.outgoing)
-        cross = _sums(adjacency.incoming, centred_b)
-        squares = (centred_a * (in_degrees * centred_a - 2 * cross)).sum(0) + (out_degrees * centred_b.square()).sum(0)
-        ctx.save_for_backward(a, b)
+        # the sum over a node's edges of ã_i − b̃_j: half of the derivative by a_i, too
+        of_a = in_degrees * centred_a - _sums(adjacency.incoming, centred_b)
+        squares = (centred_a * (2 * of_a - in_degrees * centred_a)).sum(0) + (out_degrees * centred_b.square()).sum(0)
+        ctx.save_for_backward(a, b, of_a.to(a.dtype))
         ctx.adjacency = adjacency
         return (mean_a - mean_b).to(a.dtype), (squares / adjacency.num_edges).clamp_min(0.0).to(a.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_mean: Tensor, d_var: Tensor) -> tuple[Tensor | None, ...]:
-        adjacency, (a, b) = ctx.adjacency, ctx.saved_tensors
+        adjacency, (a, b, of_a) = ctx.adjacency, ctx.saved_tensors
         _, centred_a, in_degrees = _centred(a, adjacency.incoming)
         _, centred_b, out_degrees = _centred(b, adjacency.outgoing)
-        of_a = in_degrees * centred_a - _sums(adjacency.incoming, centred_b)
         of_b = out_degrees * centred_b - _sums(adjacency.outgoing, centred_a)
         d_a = (in_degrees * d_mean + 2 * d_var * of_a) / adjacency.num_edges
         d_b = (2 * d_var * of_b - out_degrees * d_mean) / adjacency.num_edges
