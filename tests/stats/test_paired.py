@@ -9,6 +9,7 @@ import pytest
 from scipy import stats as scipy_stats
 from scipy.optimize import minimize
 from statsmodels.regression.mixed_linear_model import MixedLM
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from distillbench import paired
@@ -86,6 +87,19 @@ def test_holm_by_hand():
     assert paired.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     adjusted = paired.holm([0.04, math.nan, 0.01])
     assert adjusted[::2] == pytest.approx([0.04, 0.02]) and math.isnan(adjusted[1])
+
+
+@pytest.mark.parametrize("m", [1, 2, 30])
+def test_holm_is_statsmodels(m):
+    rng = np.random.default_rng(m)
+    p = np.minimum(rng.uniform(0, 0.2, m).round(2), 0.1)  # with ties; the largest are cut at 1
+    assert paired.holm(p.tolist()) == multipletests(p, method="holm")[1].tolist()
+    assert paired.holm([math.nan] * m + p.tolist())[m:] == multipletests(p, method="holm")[1].tolist()
+
+
+def test_holm_of_nothing_known_is_nothing():
+    assert paired.holm([]) == []
+    assert all(math.isnan(p) for p in paired.holm([math.nan, math.nan]))
 
 
 def test_paired_t_is_scipys():

@@ -9,7 +9,6 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.optimize import minimize_scalar
-from statsmodels.stats.multitest import multipletests
 
 ALPHA = 0.05
 DELTA = 0.01  # margin of equivalence, a fraction
@@ -196,11 +195,16 @@ def paired_t_p(differences: ArrayLike, *, test_over_train: float = 0.0) -> float
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p values of one family, by statsmodels. A NaN stays NaN and is not counted."""
-    values = np.asarray(p, float)
-    known = ~np.isnan(values)
-    if known.any():
-        values[known] = multipletests(values[known], method="holm")[1]
+    """Holm's step-down adjusted p values of one family (Scand. J. Statist. 1979). A NaN stays NaN and is not counted.
+
+    The largest of (m - i + 1) p_(i) up to each rank i of m. Not by statsmodels, whose ``multipletests`` collects all of
+    Python's garbage twice a call: 0.1 s, five times in every cell.
+    """
+    values = np.array(p, float)
+    known = np.flatnonzero(~np.isnan(values))
+    ranked = known[values[known].argsort()]
+    adjusted = np.maximum.accumulate(np.arange(len(ranked), 0, -1) * values[ranked])
+    values[ranked] = adjusted.clip(max=1)
     return cast("list[float]", values.tolist())
 
 
