@@ -172,3 +172,19 @@ def test_each_oddity_of_the_released_code_is_turned_on_by_itself_once():
     }
     assert variants["lsp-weight"]["weight"] == official["weight"]
     assert variants["lsp-schedule"]["until_epoch"] == official["until_epoch"]
+
+
+def test_a_backend_without_a_library_is_always_there_and_depends_on_all_its_files():
+    plan = planned(backends=["csr"])
+    assert plan.missing == {} and {cell.backend for cell in plan.cells} == {"csr"}
+    names = {Path(file).name for file in plan.teacher_sources("digits", "csr")}
+    own = {"csr.py", "csr_functions.py", "adjacency.py"}
+    assert names & {"pyg.py", "dgl.py", *own} == own
+    assert not own & {Path(file).name for file in plan.teacher_sources("digits", "dgl")}
+    assert own <= {Path(file).name for file in plan.profile_sources("csr")}
+
+
+def test_pyg_is_drawn_against_dgl_only_where_both_are_asked_for():
+    for backends, drawn in ((["pyg", "dgl", "csr"], True), (["pyg", "csr"], False), (["dgl"], False)):
+        files = planned(backends=backends).figure_files()
+        assert any(Path(file).name == "libraries.png" for file in files) == drawn

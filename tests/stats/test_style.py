@@ -54,6 +54,12 @@ def test_libraries_are_told_apart_without_colour():
     assert style.library_look("jax") not in looks
 
 
+def test_people_see_the_libraries_in_one_order_and_others_after_them():
+    assert sorted(["tensorflow", "csr", "dgl", "jax", "pyg"], key=tables.backend_order) == [
+        "pyg", "dgl", "csr", "jax", "tensorflow",
+    ]  # fmt: skip
+
+
 def test_a_long_name_is_cut_and_a_line_break_is_none():
     assert style.shortened("kd", 5) == "kd"
     assert style.shortened("abcdef", 5) == "abcd…" and style.shortened("a\nb", 5) == "a b"

@@ -147,7 +147,8 @@ def _draw_costs(axes: list[Axes], drawn: pd.DataFrame, costs: list[str], librari
         shared = cost == "parameters" and len(libraries) > 1
         if shared:
             known = known.assign(parameters=_aside(ax, known, libraries))
-            ax.set_xlabel("parameters (equal in both, drawn side by side)", labelpad=2)
+            every = "both" if len(libraries) == 2 else "all"
+            ax.set_xlabel(f"parameters (equal in {every}, drawn side by side)", labelpad=2)
         for backend in libraries:
             of_library = known[known["backend"] == backend]
             look = library_look(backend)

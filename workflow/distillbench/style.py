@@ -34,7 +34,8 @@ LOOKS = [
     Look("#0072B2", "o"), Look("#D55E00", "D"), Look("#009E73", "s"), Look("#CC79A7", "^"),
     Look("#E69F00", "v"), Look("#56B4E9", "P"), Look("#000000", "X"),
 ]  # fmt: skip
-LIBRARIES = {"pyg": LOOKS[0], "dgl": LOOKS[1], "csr": LOOKS[3]}
+# the last is darker than any colour of the palette, so that all three are apart in grey and legible as text
+LIBRARIES = {"pyg": LOOKS[0], "dgl": LOOKS[1], "csr": Look("#882255", "^")}
 
 
 def styled() -> AbstractContextManager[None]:
