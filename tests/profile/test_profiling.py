@@ -1,4 +1,4 @@
-"""Profiles: counts by hand, and figures that mean what they say."""
+"""Profiles: figures that mean what they say, measured twice, and named where the two disagree."""
 
 import json
 from pathlib import Path
@@ -7,107 +7,236 @@ import pandas as pd
 import pytest
 import torch
 
-from distillbench.backends import get_backend, missing_reason
+from distillbench import profiling
 from distillbench.config import Training
-from distillbench.data import GraphData, Split, symmetric_with_loops
-from distillbench.inputs import Inputs
-from distillbench.models import GNN, initialise
-from distillbench.profiling import measure, profile_pair
+from distillbench.data import write_data
+from distillbench.measuring import Pass, block_times_ms, measure
+from distillbench.models import GNN, canonical_state
+from distillbench.plugins import load
+from distillbench.profile_table import COLUMNS
+from distillbench.profiling import combined, profile_pair
 from distillbench.record import RecordError
 from distillbench.reports import collect_profiles
-from distillbench.specs import GATSpec, LayeredSpec
 
 ROOT = Path(__file__).parents[2]
-NODES, FEATURES, CLASSES = 50, 6, 3
+NODES, FEATURES, CLASSES = 50, 6, 3  # of the small data
+DGCNN = {"model": "dgcnn", "widths": [4], "embedding": 4, "k": 3}
 
 
-@pytest.fixture(params=["pyg", "dgl"])
-def backend(request):
-    if missing_reason(request.param):
-        pytest.skip(f"{request.param} is not installed")
-    return get_backend(request.param)
+def measured(small, spec, backend, data=None, **options):
+    inputs, split = small.inputs_of(data or small.ring(), backend)
+    return measure(small.model_of(spec, backend), inputs, split, Training(), **options)
 
 
-def ring() -> GraphData:
-    nodes = torch.arange(NODES)
-    return GraphData(
-        x=torch.randn(NODES, FEATURES, generator=torch.Generator().manual_seed(0)),
-        edge_index=symmetric_with_loops(nodes, (nodes + 1) % NODES, NODES),
-        y=nodes % CLASSES,
-        graph_ptr=torch.tensor([0, NODES]),
-        task_name="multiclass",
-        setting="transductive",
-        num_classes=CLASSES,
-    )
+# one pass
 
 
-def measured(spec, backend):
-    model = GNN(spec, backend, FEATURES, CLASSES)
-    initialise(model, 0, "student")
-    inputs = Inputs(ring(), backend, torch.device("cpu"), 1)
-    order = torch.arange(NODES)
-    return measure(model, inputs, Split(order[:10], order[10:20], order[20:]), Training())
-
-
-def test_a_student_without_a_graph_is_measured_without_one(backend, monkeypatch):
-    figures = measured(LayeredSpec(model="mlp", hidden=4), backend)
-    assert figures["reads_graph"] is False and figures["batch_edges"] == 0
-    assert measured(LayeredSpec(model="gcn", hidden=4), backend)["reads_graph"] is True
+def test_a_student_without_a_graph_is_measured_without_one(small, backend, monkeypatch):
+    facts = measured(small, {"model": "mlp", "hidden": 4}, backend).facts
+    assert facts["reads_graph"] is False and facts["batch_edges"] == facts["edge_flops"] == 0
+    assert measured(small, {"model": "gcn", "hidden": 4}, backend).facts["reads_graph"] is True
     forward = GNN.forward
     monkeypatch.setattr(GNN, "forward", lambda self, graph, x: (graph.edge_index, forward(self, graph, x))[1])
     with pytest.raises(AttributeError, match="edge_index"):  # it would have been seen
-        measured(LayeredSpec(model="mlp", hidden=4), backend)
+        measured(small, {"model": "mlp", "hidden": 4}, backend)
 
 
-def test_counts_of_a_gat_by_hand(backend):
+def test_counts_of_a_gat_by_hand(small, backend):
     heads, width = 2, 4
-    figures = measured(GATSpec(model="gat", hidden=width, heads=heads, layers=2, residual=True), backend)
-    edges = 3 * NODES
+    facts = measured(small, {"model": "gat", "hidden": width, "heads": heads, "residual": False}, backend).facts
     hidden, out = heads * width, heads * CLASSES
-    assert figures["batch_edges"] == edges
-    assert figures["edge_flops"] == 2 * edges * (hidden + out)
-    assert figures["dense_flops"] == 2 * NODES * (FEATURES * hidden + hidden * out + hidden * out)  # and the residual
-    assert figures["parameters"] == FEATURES * hidden + 2 * hidden + 2 * hidden * out + 2 * out
-    assert figures["weights_bytes"] == 4 * figures["parameters"]
+    assert facts["batch_edges"] == 3 * NODES and facts["batch_nodes"] == NODES
+    assert facts["dense_flops"] == 2 * NODES * (FEATURES * hidden + hidden * out)
+    assert facts["edge_flops"] == 2 * 3 * NODES * (hidden + out)
+    assert facts["parameters"] == FEATURES * hidden + 2 * hidden + hidden * out + 2 * out
+    assert facts["weights_bytes"] == 4 * facts["parameters"]
 
 
-def test_an_mlp_touches_no_edge(backend):
-    figures = measured(LayeredSpec(model="mlp", hidden=8), backend)
-    assert figures["edge_flops"] == figures["batch_edges"] == 0
-    assert figures["dense_flops"] == 2 * NODES * (FEATURES * 8 + 8 * CLASSES)
+def test_the_size_on_disk_is_that_of_the_file_a_run_saves(small, backend, tmp_path):
+    spec = {"model": "gin", "hidden": 16}
+    torch.save(canonical_state(small.model_of(spec, backend)), tmp_path / "weights.pt")
+    facts = measured(small, spec, backend).facts
+    assert facts["file_bytes"] == pytest.approx((tmp_path / "weights.pt").stat().st_size, rel=0.02)  # the file's name
+    assert facts["file_bytes"] > facts["weights_bytes"]
 
 
-def test_times_are_ordered_and_throughput_agrees_with_them(backend):
-    figures = measured(LayeredSpec(model="gcn", hidden=8), backend)
-    assert 0 < figures["latency_q25_ms"] <= figures["latency_ms"] <= figures["latency_q75_ms"]
-    assert figures["throughput_per_second"] == pytest.approx(NODES / figures["latency_ms"] * 1000)
-    assert figures["train_seconds_per_epoch"] > 0
+def test_inference_is_in_evaluation_mode_and_without_autograd(small, backend, monkeypatch):
+    seen = []
+    forward = GNN.forward
+
+    def watched(self, graph, x):
+        if not torch.is_grad_enabled():
+            seen.append((self.training, torch.is_inference_mode_enabled()))
+        return forward(self, graph, x)
+
+    monkeypatch.setattr(GNN, "forward", watched)
+    monkeypatch.setattr("distillbench.measuring._epoch_seconds", lambda *_: [1.0])
+    model = small.model_of({"model": "gcn", "hidden": 4}, backend).train()
+    inputs, split = small.inputs_of(small.ring(), backend)
+    measure(model, inputs, split, Training())
+    assert set(seen) == {(False, True)}
+    assert len(seen) > 10
 
 
-def test_a_pairs_profile_names_device_and_threads_and_reaches_the_table(tmp_path, backend):
-    from distillbench.data import write_data
-    from distillbench.plugins import load
+def test_a_transductive_batch_is_the_one_graph_and_is_measured_once(small, backend):
+    once = measured(small, {"model": "gcn", "hidden": 4}, backend)
+    assert "graph_latency_ms" not in once.samples and once.facts["one_graph"] is True
+    figures = combined([once, once])
+    assert figures["graph_latency_ms"] == figures["latency_ms"]
+    assert figures["graph_latency_q75_ms"] == figures["latency_q75_ms"]
+    assert figures["graph_nodes"] == figures["batch_nodes"] == NODES
 
+
+def test_one_graph_of_several_is_measured_by_itself(small, backend):
+    found = measured(small, DGCNN, backend, small.clouds())
+    assert (found.facts["batch_graphs"], found.facts["batch_nodes"], found.facts["graph_nodes"]) == (4, 32, 8)
+    assert found.facts["one_graph"] is False and len(found.samples["graph_latency_ms"]) > 0
+    assert found.facts["throughput_of"] == "graphs" and found.facts["throughput_units"] == 4
+
+
+def test_a_student_is_measured_as_deployed_too(small, backend):
+    found = measured(small, {"model": "mlp", "hidden": 4}, backend, deploy=True)
+    for form in ("exported", "onnx"):
+        assert found.facts[f"{form}_status"] == "ok" and found.facts[f"{form}_difference"] <= 1e-5
+        assert min(found.samples[f"{form}_latency_ms"]) > 0
+    found = measured(small, DGCNN, backend, small.clouds(), deploy=True)
+    # its neighbour search depends on the data: no program of fixed operations, and no ONNX for what is no MLP
+    assert found.facts["exported_status"] != "ok" and "onnx_status" not in found.facts
+    assert "exported_latency_ms" not in found.samples
+    assert "exported_status" not in measured(small, {"model": "mlp", "hidden": 4}, backend).facts
+
+
+def test_energy_is_measured_where_it_is_asked_for(small, backend, monkeypatch):
+    from distillbench.energy import Energy
+
+    asked = []
+    monkeypatch.setattr(
+        "distillbench.measuring.energy_of", lambda run, country: asked.append(country) or Energy("ok", 0.5)
+    )
+    assert "energy_joules" not in measured(small, {"model": "mlp", "hidden": 4}, backend).samples
+    found = measured(small, {"model": "mlp", "hidden": 4}, backend, energy="DEU")
+    assert asked == ["DEU"] and found.samples["energy_joules"] == [0.5]
+    monkeypatch.setattr("distillbench.measuring.energy_of", lambda *_: Energy("codecarbon is not installed"))
+    found = measured(small, {"model": "mlp", "hidden": 4}, backend, energy="DEU")
+    assert "energy_joules" not in found.samples and found.facts["energy_status"] == "codecarbon is not installed"
+
+
+def test_a_function_is_warmed_up_before_it_is_timed(monkeypatch):
+    calls = []
+
+    class Timer:
+        def __init__(self, *_, num_threads, **__):
+            calls.append(("timed", num_threads))
+
+        def adaptive_autorange(self, threshold, min_run_time, max_run_time):
+            assert 0 < threshold < 1 and min_run_time <= max_run_time
+            return type("Measurement", (), {"times": [0.002, 0.003]})
+
+    monkeypatch.setattr("distillbench.measuring.Timer", Timer)
+    assert block_times_ms(lambda: calls.append("call"), 2) == [2.0, 3.0]
+    assert calls.index(("timed", 2)) >= 3
+
+
+# two passes
+
+
+def passes(first, second, **facts):
+    facts = {"throughput_units": 100, "one_graph": True} | facts
+    return [Pass(facts, samples) for samples in (first, second)]
+
+
+def test_figures_are_medians_and_quartiles_over_both_passes():
+    figures = combined(passes({"latency_ms": [1.0, 2.0, 9.0]}, {"latency_ms": [3.0, 4.0]}))
+    assert [figures[f"latency{q}_ms"] for q in ("", "_q25", "_q75")] == [3.0, 2.0, 4.0]
+    assert figures["throughput_per_second"] == pytest.approx(100 / 0.003)
+    assert figures["repeats"] == {"latency_ms": [2.0, 3.5]}
+
+
+def test_a_figure_whose_passes_differ_by_more_than_a_tenth_is_named():
+    """Differences over means: 10 and 11: 9.5%; 10 and 11.1: 10.4%."""
+    figures = combined(
+        passes({"latency_ms": [10.0], "peak_memory_mb": [10.0]}, {"latency_ms": [11.0], "peak_memory_mb": [11.1]})
+    )
+    assert figures["mistrusted"] == ["peak_memory_mb"]
+    assert figures["repeat_difference"] == pytest.approx(1.1 / 10.55)
+    agreeing = combined(passes({"latency_ms": [10.0]}, {"latency_ms": [11.0]}))
+    assert agreeing["mistrusted"] == [] and agreeing["repeat_difference"] == pytest.approx(1 / 10.5)
+
+
+def test_memory_that_cannot_be_measured_is_not_known_and_no_disagreement():
+    nan = float("nan")
+    figures = combined(
+        passes({"latency_ms": [1.0], "peak_memory_mb": [nan]}, {"latency_ms": [1.0], "peak_memory_mb": [nan]})
+    )
+    assert figures["peak_memory_mb"] is None and figures["repeat_difference"] == 0.0 and figures["mistrusted"] == []
+    figures = combined(
+        passes({"latency_ms": [1.0], "peak_memory_mb": [0.0]}, {"latency_ms": [1.0], "peak_memory_mb": [0.0]})
+    )
+    assert figures["peak_memory_mb"] == 0.0 and figures["repeat_difference"] == 0.0
+
+
+def test_the_second_pass_comes_after_the_first_over_both_models_each_in_a_fresh_process(tmp_path, monkeypatch):
+    order = []
+
+    def fresh(work, results, params, threads, role):
+        order.append((work.__name__, role, threads))
+        environment = {"device": "cpu", "threads": threads, "machine": "x86_64"}
+        return Pass({"throughput_units": 1, "one_graph": True, "environment": environment}, {"latency_ms": [1.0]})
+
+    monkeypatch.setattr(profiling, "in_fresh_process", fresh)
+    monkeypatch.setattr(profiling.psutil, "cpu_percent", lambda interval: 3.0)
+    models = {role: {"model": "gcn", "hidden": 4} for role in ("teacher", "student")}
+    params = {"dataset": "toy", "backend": "pyg", "pair": "gat", "models": models}
+    outputs = {role: str(tmp_path / f"{role}.json") for role in models}
+    assert profile_pair("results", params, 2, outputs) == "toy/pyg/gat: teacher 1.00 ms, student 1.00 ms a batch"
+    assert order == [("_pass", role, 2) for _ in range(2) for role in ("teacher", "student")]
+    profile = json.loads(Path(outputs["student"]).read_text())
+    assert profile["role"] == "student" and profile["busy_before_percent"] == 3.0 and profile["mistrusted"] == []
+
+
+@pytest.fixture
+def profiled(tmp_path, backend):
+    """The profiles of a pair on a small data set with several graphs, and their table."""
     plugin = load("dataset", ROOT / "datasets/synthetic.py")
     dataset = plugin(plugin.Params(nodes=20))
     write_data(tmp_path / "data/synthetic", "synthetic", dataset, dataset.load())
     outputs = {role: str(tmp_path / f"{role}.json") for role in ("teacher", "student")}
     params = {
         "dataset": "synthetic", "backend": backend.name, "pair": "gat", "training": {"batch_size": 2},
-        "dataset_file": str(ROOT / "datasets/synthetic.py"), "dataset_params": {"nodes": 20},
-        "models": {"teacher": {"model": "gat", "hidden": 256, "heads": 4}, "student": {"model": "gcn", "hidden": 2}},
+        "dataset_file": str(ROOT / "datasets/synthetic.py"), "dataset_params": {"nodes": 20}, "energy": None,
+        "models": {"teacher": {"model": "gat", "hidden": 256, "heads": 4}, "student": {"model": "mlp", "hidden": 2}},
     }  # fmt: skip
-    threads = torch.get_num_threads()
-    try:
-        profile_pair(str(tmp_path), params, 1, outputs)
-    finally:
-        torch.set_num_threads(threads)
+    profile_pair(str(tmp_path), params, 1, outputs)
     collect_profiles(list(outputs.values()), str(tmp_path / "profiles.csv"))
-    table = pd.read_csv(tmp_path / "profiles.csv").set_index("role")
+    profiles = {role: json.loads(Path(path).read_text()) for role, path in outputs.items()}
+    return profiles, pd.read_csv(tmp_path / "profiles.csv")
+
+
+def test_a_pairs_profile_from_disk_to_the_table(profiled, backend):
+    profiles, table = profiled
     assert list(table["threads"]) == [1, 1]
     assert set(table["device"]) == {str(backend.device())}
-    assert table.loc["teacher", "parameters"] > 100 * table.loc["student", "parameters"]
-    assert table.loc["teacher", "peak_memory_mb"] > 0
+    teacher, student = table.to_dict("records")
+    assert (teacher["role"], student["role"]) == ("teacher", "student")
+    assert teacher["parameters"] > 100 * student["parameters"]
+    assert teacher["file_bytes"] > 4 * teacher["parameters"]
+    assert teacher["peak_memory_mb"] > 0  # 40 nodes × 1024 features and more
+    for row in (teacher, student):
+        for latency in ("latency", "graph_latency"):
+            assert 0 < row[f"{latency}_q25_ms"] <= row[f"{latency}_ms"] <= row[f"{latency}_q75_ms"]
+        assert row["throughput_per_second"] == pytest.approx(row["batch_nodes"] / row["latency_ms"] * 1000)
+        assert row["train_seconds_per_epoch"] > 0 and 0 <= row["repeat_difference"] < 2
+    assert teacher["batch_graphs"] == 2 and teacher["graph_nodes"] < teacher["batch_nodes"]
+    assert student["exported_status"] == student["onnx_status"] == "ok"
+    assert student["exported_latency_ms"] > 0 and student["onnx_latency_ms"] > 0
+    assert set(profiles["student"]["repeats"]) == {
+        "latency_ms", "graph_latency_ms", "exported_latency_ms", "onnx_latency_ms", "peak_memory_mb",
+        "train_seconds_per_epoch",
+    }  # fmt: skip
+    assert all(len(medians) == 2 for medians in profiles["student"]["repeats"].values())
+    # nothing is measured that the table does not explain; what is in the file alone is not a figure
+    assert set(profiles["student"]) - set(COLUMNS) == {"repeats", "environment"}
+    assert list(table.columns) == [name for name in COLUMNS if name in table.columns]
 
 
 def test_a_corrupt_profile_is_named(tmp_path):

@@ -207,6 +207,19 @@ class StructureFigures(Parameters):
     layers: LayerPair | None = None
 
 
+class Profile(Parameters):
+    """What is measured of teachers and students besides time, memory and size. energy: ISO code (three letters) of the
+    country, which codecarbon asks for, to measure energy, too; None: it is not measured."""
+
+    energy: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
+
+
+def _asked_or_not(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"unknown value{suggestion(value, ['true', 'false'])}, or keys such as {{energy: DEU}}")
+    return {} if value is True else None if value is False else value
+
+
 class Execution(Parameters):
     """seeds_per_job: seeds trained by one process. run_seconds: time budget of one run; past it the run gets the status
     "timeout". checkpoint_seconds: how often a long run is saved. warm_start: fork jobs from a process that has the
@@ -232,7 +245,7 @@ class Config(Parameters):
     compare: Compare = Compare()
     execution: Execution = Execution()
     structure: StructureFigures = StructureFigures()
-    profile: bool = True
+    profile: Annotated[Profile | None, BeforeValidator(_asked_or_not)] = Profile()
 
 
 def read_config(values: dict[str, Any], files: Sequence[str | Path]) -> Config:

@@ -148,6 +148,7 @@ class Grid(Sources):
             "dataset_params": self.dataset_params(cell.dataset).model_dump(mode="json"),
             "models": models,
             "training": pair.training.model_dump(mode="json"),
+            "energy": self.config.profile.energy if self.config.profile else None,
         }
 
     # equal tuning

@@ -1,170 +1,125 @@
 """Runtime profiles: what a teacher and a student cost, measured with all cores and nothing beside them.
 
-Inference is measured in evaluation mode without autograd, on one batch as it is used: the whole graph of a transductive
-data set, ``batch_size`` graphs of an inductive one.
+Inference is measured in evaluation mode without autograd, on one batch as it is used (the whole graph of a transductive
+data set, ``batch_size`` graphs of an inductive one) and on one graph. Everything is measured in two passes, the second
+over both models after the first over both, each model each time in a fresh process. A figure whose two medians disagree
+by more than a tenth is named: something else ran, or the clock of the processor changed, and it is not to be trusted.
 """
 
-import contextlib
-import ctypes
-import gc
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
+import torch._dynamo  # an optimiser imports it, which takes 2 s: here once, rather than in every pass
 from pydantic import TypeAdapter
-from torch import nn
-from torch.utils.benchmark import Timer
-from torch.utils.flop_counter import FlopCounterMode
 
 from distillbench.backends import BackendUnavailableError, get_backend
 from distillbench.config import Training
-from distillbench.data import Split, read_data
+from distillbench.data import read_data
 from distillbench.inputs import Inputs
-from distillbench.method import Dims, TaskLossOnly
-from distillbench.models import GNN, Output, count_parameters, initialise
-from distillbench.params import Parameters
+from distillbench.measuring import Pass, measure
+from distillbench.models import GNN, initialise
 from distillbench.paths import Paths
+from distillbench.peak_memory import in_fresh_process
 from distillbench.plugins import load
+from distillbench.profile_table import DISAGREEMENT
 from distillbench.record import environment, utc_now, write_atomically
-from distillbench.specs import GATSpec, ModelSpec, predicts_graphs, uses_edges
-from distillbench.train import fit, without_test
+from distillbench.specs import ModelSpec
+from distillbench.train import without_test
 
 log = logging.getLogger("distillbench")
 
-EPOCHS = 4  # trained for the time of one: the first is warm-up
-MIN_RUN_SECONDS = 0.5  # of the latency measurement
+PASSES = 2
 BUSY_PERCENT = 20.0  # of all cores used by others: past it a profile is not to be trusted
 
 
 def profile_pair(results: str, params: dict[str, Any], threads: int, outputs: dict[str, str]) -> str:
-    """Profile the teacher and the student of a pair; write one JSON file each. Returns a line that sums it up."""
+    """Profile the teacher and the student of a pair; write one JSON file each. Returns a line that sums it up.
+
+    The process it is called in must not have computed anything (see ``in_fresh_process``).
+    """
     identity = {name: params[name] for name in ("dataset", "backend", "pair")}
+    place = "/".join(identity.values())
     try:
-        backend = get_backend(params["backend"])
+        get_backend(params["backend"])  # imported once, for all passes
     except BackendUnavailableError as error:
         for role, spec in params["models"].items():
             skipped = identity | {"role": role, "model": spec, "skipped": str(error)}
             write_atomically(Path(outputs[role]), json.dumps(skipped, indent=1) + "\n")
-        return f"{params['dataset']}/{params['backend']}/{params['pair']}: skipped: {error}"
-    torch.set_num_threads(threads)
+        return f"{place}: skipped: {error}"
     busy = psutil.cpu_percent(interval=0.5)
     if busy > BUSY_PERCENT:
         log.warning("other processes use %.0f%% of this machine: the profile will show them, too", busy)
-    device = backend.device()
-    data = read_data(Paths(results).data(params["dataset"]))
-    plugin = load("dataset", Path(params["dataset_file"]))
-    split = plugin(plugin.Params(**params["dataset_params"])).split(data, 0)
-    data, split = without_test(data, split)
-    training = Training(**params["training"])
+    passes: dict[str, list[Pass]] = {role: [] for role in params["models"]}
+    for _ in range(PASSES):
+        for role, found in passes.items():
+            found.append(in_fresh_process(_pass, results, params, threads, role))
     latencies = []
     for role, spec in params["models"].items():
-        model = GNN(TypeAdapter(ModelSpec).validate_python(spec), backend, data.x.shape[1], data.num_classes)
-        initialise(model, 0, role)
-        inputs = Inputs(data, backend, device, training.batch_size)
-        figures = measure(model.to(device), inputs, split, training)
-        figures |= {"busy_before_percent": busy, "measured": utc_now()}
-        figures |= {"environment": environment(params["backend"], str(device), threads)}
-        profile = identity | {"role": role, "model": spec} | figures
-        write_atomically(Path(outputs[role]), json.dumps(profile, indent=1) + "\n")
+        figures = combined(passes[role]) | {"busy_before_percent": busy, "measured": utc_now()}
+        write_atomically(
+            Path(outputs[role]), json.dumps(identity | {"role": role, "model": spec} | figures, indent=1) + "\n"
+        )
+        if figures["mistrusted"]:
+            log.warning("%s: the two passes disagree about %s", role, ", ".join(figures["mistrusted"]))
         latencies.append(f"{role} {figures['latency_ms']:.2f} ms")
         log.info("%s: %s", role, figures)
-    return f"{params['dataset']}/{params['backend']}/{params['pair']}: {', '.join(latencies)} a batch"
+    return f"{place}: {', '.join(latencies)} a batch"
 
 
-def measure(model: GNN, inputs: Inputs, split: Split, training: Training) -> dict[str, Any]:
-    """All figures of one model.
+def combined(passes: Sequence[Pass]) -> dict[str, Any]:
+    """The figures of several passes over one model, as ``profile_table.COLUMNS`` describes them.
 
-    Returns:
-        parameters; weights_bytes; reads_graph: false for a model that was measured without one; batch_nodes,
-        batch_graphs, batch_edges: of the batch measured; dense_flops: of matrix products in one forward pass (multiply
-        and add counted apart); edge_flops: see ``edge_flops``; latency_ms with its quartiles latency_q25_ms and
-        latency_q75_ms; throughput_per_second: nodes, or graphs for graph-level tasks; peak_memory_mb: more than before
-        the forward pass; train_seconds_per_epoch: training and validation, median.
+    A figure is the median over the values of all passes, a latency has its quartiles beside it. repeats: by figure, the
+    median of each pass. repeat_difference: of all figures, the largest difference between these, as a fraction of their
+    mean. mistrusted: the figures where it is above DISAGREEMENT.
     """
-    batch = inputs.ordered(split.train)[0]
-    # an MLP's cost has to be that of a model without a graph: it gets none, and would fail if it touched it
-    graph: Any = batch.graph if uses_edges(model.spec) or predicts_graphs(model.spec) else None
-    model.eval()
-
-    @torch.inference_mode()
-    def forward() -> Output:
-        out: Output = model(graph, batch.x)
-        return out
-
-    memory = _peak_memory_mb(forward, inputs.device)  # first: the allocator keeps what later calls would need
-    counter = FlopCounterMode(display=False)
-    with counter:
-        out = forward()
-    timing = Timer("forward()", globals={"forward": forward}, num_threads=torch.get_num_threads())
-    times = torch.tensor(timing.blocked_autorange(min_run_time=MIN_RUN_SECONDS).times, dtype=torch.float64) * 1000
-    low, median, high = times.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
-    units = len(out.logits)
-    return {
-        "parameters": count_parameters(model),
-        "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-        "reads_graph": graph is not None,
-        "batch_nodes": batch.graph.num_nodes,
-        "batch_graphs": batch.graph.num_graphs,
-        "batch_edges": max((edges.shape[1] for edges in out.edge_index), default=0),
-        "dense_flops": counter.get_total_flops(),
-        "edge_flops": edge_flops(model, out),
-        "latency_ms": median,
-        "latency_q25_ms": low,
-        "latency_q75_ms": high,
-        "throughput_per_second": units / median * 1000,
-        "throughput_of": "graphs" if inputs.data.task.level == "graph" else "nodes",
-        "peak_memory_mb": memory,
-        "train_seconds_per_epoch": _epoch_seconds(model, inputs, split, training),
+    figures: dict[str, Any] = dict(passes[0].facts)
+    units, one_graph = figures.pop("throughput_units"), figures.pop("one_graph")
+    repeats: dict[str, list[float]] = {}
+    for name in dict.fromkeys(name for found in passes for name in found.samples):
+        values = [found.samples[name] for found in passes if found.samples.get(name)]
+        low, median, high = np.quantile(np.concatenate(values), [0.25, 0.5, 0.75]).tolist()
+        figures[name] = median if np.isfinite(median) else None
+        if name.endswith("latency_ms"):
+            figures[name.replace("latency_ms", "latency_q25_ms")] = low
+            figures[name.replace("latency_ms", "latency_q75_ms")] = high
+        if np.isfinite(median):
+            repeats[name] = [float(np.median(each)) for each in values]
+    if one_graph:
+        figures |= {f"graph_{name}": figures[name] for name in ("latency_ms", "latency_q25_ms", "latency_q75_ms")}
+    figures["throughput_per_second"] = units / figures["latency_ms"] * 1000
+    differences = {name: _difference(medians) for name, medians in repeats.items()}
+    mistrusted = [name for name, difference in differences.items() if difference > DISAGREEMENT]
+    return figures | {
+        "repeats": repeats,
+        "repeat_difference": max(differences.values()),
+        "mistrusted": mistrusted,
     }
 
 
-def edge_flops(model: GNN, out: Output) -> int:
-    """Operations of message passing in one forward pass, by formula: sum over layers of c · edges · width.
-
-    c = 2 where messages are weighted and summed (GAT, GCN), 1 where they are only summed, averaged or maximised (SAGE,
-    GIN, EdgeConv). Scores and softmax of an attention, a few operations per edge and head, are left out.
-    """
-    spec = model.spec
-    widths = list(spec.hidden_dims)
-    edges = [used.shape[1] for used in out.edge_index]
-    if spec.model != "dgcnn" and not getattr(spec, "readout", None):  # the output layer passes messages too
-        heads = spec.heads_per_layer[-1] if isinstance(spec, GATSpec) else 1
-        widths.append(out.logits.shape[1] * heads)
-        edges.append(edges[-1])
-    weight = 2 if spec.model in ("gat", "gcn") else 1
-    return weight * sum(count * width for count, width in zip(edges, widths, strict=True))
+def _difference(medians: Sequence[float]) -> float:
+    return (max(medians) - min(medians)) / float(np.mean(medians)) if max(medians) > 0 else 0.0
 
 
-def _epoch_seconds(model: nn.Module, inputs: Inputs, split: Split, training: Training) -> float:
-    method = TaskLossOnly(Parameters(), Dims((), 0), Dims((), 0))
-    result = fit(model, method, inputs, split, training.model_copy(update={"epochs": EPOCHS, "patience": None}), seed=0)
-    ends = torch.tensor([row["seconds"] for row in result.history], dtype=torch.float64)
-    return ends.diff().median().item()
-
-
-def _peak_memory_mb(run: Callable[[], Any], device: torch.device) -> float:
-    """Memory that ``run`` needs at its peak, in MB, beyond what is held before; CUDA's own counter on a GPU."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        return float(torch.cuda.max_memory_allocated(device) - before) / 1e6
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # glibc: give back what is free, so that using it again is seen
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # only Linux can reset the peak of a process, and not in every container
-        return float("nan")
-    before = _status_kb("VmRSS")
-    run()
-    return max(0, _status_kb("VmHWM") - before) * 1024 / 1e6
-
-
-def _status_kb(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1])
+def _pass(results: str, params: dict[str, Any], threads: int, role: str) -> Pass:
+    """One pass over one model, from the data set on disk to its figures."""
+    torch.set_num_threads(threads)
+    backend = get_backend(params["backend"])
+    device = backend.device()
+    plugin = load("dataset", Path(params["dataset_file"]))
+    data = read_data(Paths(results).data(params["dataset"]))
+    data, split = without_test(data, plugin(plugin.Params(**params["dataset_params"])).split(data, 0))
+    training = Training(**params["training"])
+    spec = TypeAdapter(ModelSpec).validate_python(params["models"][role])
+    model = GNN(spec, backend, data.x.shape[1], data.num_classes)
+    initialise(model, 0, role)
+    inputs = Inputs(data, backend, device, training.batch_size)  # no neighbours known before: inference has to search
+    deploy, energy = role == "student", params.get("energy")
+    found = measure(model.to(device), inputs, split, training, deploy=deploy, energy=energy)
+    return Pass(found.facts | {"environment": environment(params["backend"], str(device), threads)}, found.samples)

@@ -34,10 +34,10 @@ from distillbench.config import Compare
 from distillbench.params import MIN_CELLS
 from distillbench.plan import make_plan
 from distillbench.record import Record, file_digest, read_record, write_atomically
-from distillbench.report_tables import read_table
+from distillbench.report_tables import profiles_tables, read_table
 from distillbench.reports import origins_in_words
 from distillbench.sources import PACKAGE
-from distillbench.tables import markdown_text, runs_of_csv, write_runs
+from distillbench.tables import markdown_text, runs_of_csv, table_row, write_runs
 from distillbench.tuning_table import footnotes
 
 ABOUT = {  # figures that are not of one data set's methods
@@ -210,19 +210,16 @@ def _conclusions(folder: Path, config: Path) -> list[str]:
 
 
 def _costs(table: Path) -> str:
-    profiles = pd.read_csv(table)
-    rows = [
-        "| data set | library | pair | role | model | parameters | reads the graph | latency, ms (quartiles) "
-        "| per second | peak memory, MB |"
-    ]
-    rows += ["|:---|:---|:---|:---|:---|---:|:---|---:|---:|---:|"]
-    for p in profiles.dropna(subset=["latency_ms"]).to_dict("records"):
-        latency = f"{p['latency_ms']:.2f} ({p['latency_q25_ms']:.2f}–{p['latency_q75_ms']:.2f})"
-        cells = [p["dataset"], p["backend"], p["pair"], p["role"], p["model"], f"{p['parameters']:,}"]
-        cells += ["yes" if p.get("reads_graph", True) else "no", latency]
-        cells += [f"{p['throughput_per_second']:,.0f} {p['throughput_of']}", f"{p['peak_memory_mb']:.1f}"]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+    """What the models cost and how large they are, as on the report page."""
+    profiles = read_table(table)
+    assert profiles is not None
+    parts: list[str] = []
+    for shown in profiles_tables(profiles):
+        align = [":---" if name in shown.words else "---:" for name in shown.columns]
+        lines = [[markdown_text(text) for text in line.texts] for line in shown.lines]
+        parts += [table_row(shown.columns), f"|{'|'.join(align)}|", *map(table_row, lines), ""]
+        parts += [*(f"- {markdown_text(note)}" for note in shown.notes), ""] if shown.notes else []
+    return "\n".join(parts).rstrip("\n")
 
 
 def main() -> None:

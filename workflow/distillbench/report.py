@@ -25,7 +25,7 @@ from distillbench.report_tables import (
     comparison_tables,
     equivalence_tables,
     failures_table,
-    profiles_table,
+    profiles_tables,
     prose_table,
     read_table,
     reproduction_table,
@@ -146,7 +146,7 @@ def _sections(
         ("comparison", "Every method against the baseline"): comparison_tables(comparison),
         ("across", "Across data sets and pairs"): [across_table(across)],
         ("libraries", "PyG against DGL"): equivalence_tables(equivalence) if equivalence is not None else [],
-        ("profiles", "Cost"): [profiles_table(profiles)] if profiles is not None else [],
+        ("profiles", "Cost"): profiles_tables(profiles) if profiles is not None else [],
         ("tuning", "Tuning"): tuning_tables(tuning, results) if tuning is not None else [],
         ("reproduction", "Published results"): [reproduction_table(reproduction)] if reproduction is not None else [],
     }

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from distillbench.frames import CELL
+from distillbench.profile_table import SIZE, SPEED, notes
+from distillbench.profile_table import WORDS as WORDS_OF_PROFILES
 from distillbench.tables import NOTHING, backend_label, backend_order, metric_label, signed
 from distillbench.tuning import in_words
 from distillbench.tuning_table import footnotes
@@ -21,7 +23,7 @@ Record = dict[Hashable, Any]
 NAMES = (
     *CELL, "method", "variant", "role", "baseline", "metric", "reason", "test", "chosen", "scores", "verdict", "best",
     "note", "backend_a", "backend_b", "source", "teacher", "student", "protocol", "quantity", "device", "model",
-    "values",
+    "values", "mistrusted", "exported_status", "onnx_status", "energy_status",
 )  # fmt: skip
 MARKS = {"better": "▲ ", "worse": "▼ ", "equivalent": "≈ "}  # a verdict is found without reading, in grey, too
 
@@ -105,10 +107,13 @@ def across_table(across: pd.DataFrame) -> Table:
     return _table("Methods over all data sets and pairs, 95% intervals", across.to_dict("records"), RANKED)
 
 
-def profiles_table(profiles: pd.DataFrame) -> Table:
-    """What the models cost."""
-    measured = profiles[profiles["latency_ms"].notna()] if "latency_ms" in profiles.columns else profiles
-    return _table("What the models cost, with all cores", measured.to_dict("records"), PROFILED)
+def profiles_tables(profiles: pd.DataFrame) -> list[Table]:
+    """What the models cost, and how large they are."""
+    records = [record for record in profiles.to_dict("records") if _known(record.get("latency_ms", ""))]
+    return [
+        _table("What the models cost, with all cores", records, SPEED, notes=notes(records)),
+        _table("How large the models are", records, SIZE),
+    ]
 
 
 def reproduction_table(reproduction: pd.DataFrame) -> Table:
@@ -229,10 +234,6 @@ def _verdict(record: Record) -> str:
     return f"{mark}{record['verdict']}{f' [{note}]' if (note := record.get('mark')) else ''}"
 
 
-def _latency(r: Record) -> str:
-    return f"{r['latency_ms']:.2f} ({r['latency_q25_ms']:.2f}–{r['latency_q75_ms']:.2f})"
-
-
 def _library(record: Record) -> str:
     return backend_label(str(record["backend"]))
 
@@ -278,18 +279,6 @@ RANKED: dict[str, Callable[[Record], str]] = {
     "p Nemenyi": _p("p_nemenyi"),
     "p Wilcoxon, Holm": _p("p_wilcoxon_holm"),
 }
-PROFILED: dict[str, Callable[[Record], str]] = {
-    "Data set": _text("dataset"),
-    "Pair": _text("pair"),
-    "Library": _library,
-    "Role": _text("role"),
-    "Model": _text("model"),
-    "Parameters": _format("parameters", "{:,.0f}"),
-    "Latency, ms (quartiles)": _latency,
-    "Per second": lambda r: f"{r['throughput_per_second']:,.0f} {r['throughput_of']}",
-    "Peak memory, MB": _format("peak_memory_mb", "{:.1f}"),
-    "Device": _text("device"),
-}
 REPRODUCED: dict[str, Callable[[Record], str]] = {
     "Data set": _text("dataset"),
     "Pair": _text("pair"),
@@ -327,5 +316,6 @@ WORDS = frozenset(
         "What",
         "Why",
         "Device",
+        *WORDS_OF_PROFILES,
     )
 )

@@ -12,6 +12,7 @@ from distillbench.comparison_table import write_comparison
 from distillbench.mlflow_store import TrackingError
 from distillbench.pareto import pareto_table
 from distillbench.plan import asked_hyperparameters
+from distillbench.profile_table import COLUMNS, profile_row
 from distillbench.record import Record, RecordError, digest, read_shard, write_atomically
 from distillbench.tracking import sync
 from distillbench.tuning_table import footnotes
@@ -159,17 +160,18 @@ def pareto(runs: str, profiles: Sequence[str], csv: str) -> str:
 
 
 def collect_profiles(profiles: Sequence[str], csv: str) -> str:
-    """Gather all profiles into one table. Raises RecordError naming a file that cannot be read."""
+    """Gather all profiles into one table; ``profile_table.COLUMNS`` says what each column is.
+
+    Raises RecordError naming a file that cannot be read.
+    """
     rows = []
     for path in map(Path, profiles):
         try:
-            profile = json.loads(path.read_text())
-            model, machine = profile.pop("model"), profile.pop("environment", {})
+            rows.append(profile_row(json.loads(path.read_text())))
         except (ValueError, KeyError) as error:
             raise RecordError(f"{path}: corrupt profile ({error}). Delete it and run snakemake again.") from error
-        measured = {name: machine.get(name) for name in ("device", "threads", "machine")}
-        rows.append({**profile, "model": model["model"], **measured})
-    tables.write_profiles(rows, Path(csv))
+    columns = [name for name in COLUMNS if any(name in row for row in rows)]
+    tables.write_profiles([{name: row.get(name) for name in columns} for row in rows], Path(csv))
     return f"{len(rows)} profiles"
 
 

@@ -120,12 +120,13 @@ class Sources:
 
     def profile_sources(self, backend: str) -> list[str]:
         """Source files that a profile depends on."""
-        return _sources(*MODEL_SOURCES, *_of_backend(backend), "profiling.py")
+        names = ("profiling.py", "measuring.py", "peak_memory.py", "flops.py", "exported.py", "energy.py")
+        return _sources(*MODEL_SOURCES, *_of_backend(backend), *names)
 
     def table_sources(self) -> list[str]:
         """Source files that the tables depend on."""
         names = ("frames.py", "paired.py", "power.py", "stats.py", "libraries.py", "across.py", "pareto.py")
-        written = ("tables.py", "comparison_table.py", "latex.py", "tuning_table.py", "reports.py")
+        written = ("tables.py", "comparison_table.py", "latex.py", "tuning_table.py", "profile_table.py", "reports.py")
         return _sources(*names, *written)
 
     def figure_sources(self, *names: str) -> list[str]:
@@ -134,7 +135,7 @@ class Sources:
 
     def report_sources(self) -> list[str]:
         """Files that the report page depends on."""
-        names = ("report.py", "report_data.py", "report_tables.py", "conclusions.py", "across.py")
+        names = ("report.py", "report_data.py", "report_tables.py", "profile_table.py", "conclusions.py", "across.py")
         return _sources(*names, "templates/index.html.jinja")
 
     def reproduce_sources(self) -> list[str]:

@@ -1,0 +1,76 @@
+"""What is counted: dense matrix products as each library runs them, message passing by formula."""
+
+import pytest
+import torch
+
+from distillbench.backends import get_backend
+from distillbench.flops import dense_flops, edge_flops
+
+NODES, FEATURES, CLASSES = 50, 6, 3  # of the small data
+
+
+def counted(small, spec, backend, data):
+    model = small.model_of(spec, backend)
+    inputs, split = small.inputs_of(data, backend)
+    batch = inputs.ordered(split.train)[0]
+    with torch.inference_mode():
+        return dense_flops(lambda: model(batch.graph, batch.x)), edge_flops(model, model(batch.graph, batch.x))
+
+
+def test_every_kind_of_dense_product_counts_multiply_and_add():
+    a, b, bias = torch.ones(4, 5), torch.ones(5, 3), torch.ones(3)
+    assert dense_flops(lambda: a @ b) == dense_flops(lambda: torch.addmm(bias, a, b)) == 2 * 4 * 5 * 3
+    assert dense_flops(lambda: torch.nn.functional.linear(a, b.T, bias)) == 2 * 4 * 5 * 3
+    assert dense_flops(lambda: torch.bmm(a.expand(7, 4, 5), b.expand(7, 5, 3))) == 7 * 2 * 4 * 5 * 3
+    assert dense_flops(lambda: a + a) == 0
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_a_product_with_a_sparse_matrix_is_message_passing_and_not_a_dense_product():
+    sparse, dense = torch.eye(4).to_sparse_csr(), torch.ones(4, 3)
+    products = [
+        lambda: sparse @ dense,
+        lambda: torch.sparse.mm(sparse, dense),
+        lambda: torch.addmm(torch.zeros(4, 3), sparse, dense),
+        lambda: torch.eye(4).to_sparse() @ dense,
+        lambda: torch.sparse.sampled_addmm(sparse, torch.ones(4, 5), torch.ones(5, 4)),
+    ]
+    assert [dense_flops(product) for product in products] == [0] * len(products)
+
+
+def test_a_gat_by_hand(small, backend):
+    heads, width = 2, 4
+    spec = {"model": "gat", "hidden": width, "heads": heads, "residual": False}
+    hidden, out, edges = heads * width, heads * CLASSES, 3 * NODES
+    dense = 2 * NODES * (FEATURES * hidden + hidden * out)
+    assert counted(small, spec, backend, small.ring()) == (dense, 2 * edges * (hidden + out))
+
+
+@pytest.mark.parametrize("kind, weight", [("gcn", 2), ("sage", 1), ("gin", 1)])
+def test_other_layers_by_hand(small, backend, kind, weight):
+    width, edges = 8, 3 * NODES
+    dense = 2 * NODES * (FEATURES * width + width * CLASSES)
+    if kind == "sage":  # the neighbours' mean and the node itself
+        dense *= 2
+    if kind == "gin":  # two linear layers each
+        dense += 2 * NODES * (width * width + CLASSES * CLASSES)
+    passed = width + CLASSES
+    assert counted(small, {"model": kind, "hidden": width}, backend, small.ring()) == (dense, weight * edges * passed)
+
+
+def test_an_edge_convolution_costs_what_its_library_makes_of_it(small, backend):
+    graphs, points, k, width, embedding = 4, 8, 3, 5, 7
+    nodes = graphs * points
+    spec = {"model": "dgcnn", "widths": [width], "embedding": embedding, "k": k}
+    search = 2 * nodes * points * FEATURES
+    # theta is applied to every edge; phi by PyG to every edge, by DGL to every node
+    rows = nodes * k + (nodes * k if backend.name == "pyg" else nodes)
+    layers = 2 * (rows * FEATURES * width + nodes * width * embedding + graphs * 2 * embedding * CLASSES)
+    assert counted(small, spec, backend, small.clouds()) == (search + layers, nodes * k * width)
+
+
+def test_layers_on_compressed_rows_count_as_the_libraries_do(small):
+    """PyTorch's own counter would take the sparse product of each layer for a dense one, N² instead of E."""
+    spec = {"model": "gcn", "hidden": 8}
+    dense = 2 * NODES * (FEATURES * 8 + 8 * CLASSES)
+    assert counted(small, spec, get_backend("csr"), small.ring()) == (dense, 2 * 3 * NODES * (8 + CLASSES))

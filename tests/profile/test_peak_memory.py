@@ -1,0 +1,57 @@
+"""The peak of memory: what a function needs while it runs, seen from a process that has done nothing."""
+
+import os
+
+import pytest
+import torch
+
+from distillbench.peak_memory import in_fresh_process, peak_memory_mb
+
+CPU = torch.device("cpu")
+
+
+def needs(megabytes):
+    """A function that needs so much while it runs, and holds nothing after."""
+    return lambda: torch.ones(int(megabytes * 1e6 / 4)).sum()
+
+
+def peak_of(megabytes):
+    needs(0.01)()  # the code itself is read from disk
+    return peak_memory_mb(needs(megabytes), CPU)
+
+
+def test_it_is_what_the_function_needed_and_no_more():
+    large, small = in_fresh_process(peak_of, 64), in_fresh_process(peak_of, 8)
+    assert small == pytest.approx(8, abs=1)  # and some code read from disk, the same for both
+    assert large - small == pytest.approx(56, abs=0.3)
+
+
+def with_a_peak_before():
+    needs(200)()
+    return peak_of(32)
+
+
+def test_an_earlier_peak_does_not_count():
+    assert in_fresh_process(with_a_peak_before) == pytest.approx(32, abs=1)
+
+
+def test_each_call_has_a_process_of_its_own_and_leaves_nothing_behind():
+    threads = torch.get_num_threads()
+    first, second = in_fresh_process(os.getpid), in_fresh_process(os.getpid)
+    assert len({first, second, os.getpid()}) == 3
+    in_fresh_process(torch.set_num_threads, threads + 1)
+    assert torch.get_num_threads() == threads
+
+
+def fails():
+    raise ValueError("no such thing")
+
+
+def test_a_failure_says_where_it_was():
+    with pytest.raises(RuntimeError, match=r"(?s)a measurement failed:.*in fails.*ValueError: no such thing"):
+        in_fresh_process(fails)
+
+
+def test_a_killed_process_is_a_failure_too():
+    with pytest.raises(RuntimeError, match="ended with exit status 9"):
+        in_fresh_process(os._exit, 9)

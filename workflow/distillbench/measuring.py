@@ -1,0 +1,168 @@
+"""The figures of one model, measured once, in a process that does nothing else (see profiling)."""
+
+import io
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.benchmark import Timer
+
+from distillbench.backends.base import Graph
+from distillbench.config import Training
+from distillbench.data import Split
+from distillbench.energy import energy_of
+from distillbench.exported import Exported, exported, onnx_runtime
+from distillbench.flops import dense_flops, edge_flops
+from distillbench.inputs import Batch, Inputs
+from distillbench.method import Dims, TaskLossOnly
+from distillbench.models import GNN, Output, canonical_state, count_parameters
+from distillbench.params import Parameters
+from distillbench.peak_memory import peak_memory_mb
+from distillbench.specs import DGCNNSpec, predicts_graphs, uses_edges
+from distillbench.train import fit
+
+EPOCHS = 4  # trained for the time of one: the first is warm-up
+WARM_UP_SECONDS = 0.1  # a function runs for so long, and WARM_UP_CALLS times, before it is timed
+WARM_UP_CALLS = 3
+BLOCK_IQR = 0.1  # timing ends where the blocks' interquartile range is below this fraction of their median
+MIN_SECONDS, MAX_SECONDS = 0.3, 1.2  # of the blocks of one function
+
+
+class Pass(NamedTuple):
+    """What one pass measured. facts: what does not vary, by column. samples: what does: every value, by column."""
+
+    facts: dict[str, Any]
+    samples: dict[str, list[float]]
+
+
+def measure(
+    model: GNN, inputs: Inputs, split: Split, training: Training, *, deploy: bool = False, energy: str | None = None
+) -> Pass:
+    """Measure one model once; ``profile_table.COLUMNS`` says what each figure is.
+
+    The peak of memory comes first: the allocator keeps what later calls would need. Training comes last: it changes the
+    weights. deploy: also in the forms of ``exported``. energy: the country, where it is to be measured (``energy_of``).
+    """
+    threads, backend = torch.get_num_threads(), inputs.backend
+    batch = inputs.ordered(split.train)[0]
+    # an MLP's cost has to be that of a model without a graph: it gets none, and would fail if it touched it
+    reads_graph = uses_edges(model.spec) or predicts_graphs(model.spec)
+    model.eval()
+    forward = partial(_forward, model, batch.graph if reads_graph else None, batch.x)
+    _touch(model, inputs, reads_graph)
+    samples = {"peak_memory_mb": [peak_memory_mb(forward, inputs.device)]}
+    out = forward()
+    facts: dict[str, Any] = {
+        "parameters": count_parameters(model),
+        "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "file_bytes": _file_bytes(model),
+        "reads_graph": reads_graph,
+        "batch_nodes": batch.graph.num_nodes,
+        "batch_graphs": batch.graph.num_graphs,
+        "batch_edges": max((edges.shape[1] for edges in out.edge_index), default=0),
+        "dense_flops": dense_flops(forward),
+        "edge_flops": edge_flops(model, out),
+        "throughput_of": "graphs" if inputs.data.task.level == "graph" else "nodes",
+        "throughput_units": len(out.logits),
+    }
+    samples["latency_ms"] = block_times_ms(forward, threads)
+    one = _one_graph(inputs, split)
+    facts["graph_nodes"] = one.graph.num_nodes
+    facts["one_graph"] = batch.graph.num_graphs == 1 and one.graph.num_nodes == batch.graph.num_nodes
+    if not facts["one_graph"]:
+        by_itself = partial(_forward, model, one.graph if reads_graph else None, one.x)
+        samples["graph_latency_ms"] = block_times_ms(by_itself, threads)
+    if deploy:
+        forms = {"exported": exported(model, backend, batch, reads_graph=reads_graph, reference=out.logits)}
+        if not reads_graph:
+            forms["onnx"] = onnx_runtime(model, backend, batch, threads=threads, reference=out.logits)
+        for name, form in forms.items():
+            facts |= {f"{name}_status": form.status, f"{name}_difference": form.difference}
+            if form.run:
+                samples[f"{name}_latency_ms"] = block_times_ms(_of_form(form), threads)
+    if energy:
+        used = energy_of(partial(_finished, forward, inputs.device), energy)
+        facts["energy_status"] = used.status
+        if used.joules is not None:
+            samples["energy_joules"] = [used.joules]
+    samples["train_seconds_per_epoch"] = _epoch_seconds(model, inputs, split, training)
+    return Pass(facts, samples)
+
+
+def block_times_ms(run: Callable[[], Any], threads: int) -> list[float]:
+    """Milliseconds of one call: a value per block of calls, blocks being long enough that the clock does not count.
+
+    Blocks are timed until they agree (BLOCK_IQR), for MIN_SECONDS at least and MAX_SECONDS at most, after a warm-up.
+    """
+    calls, begun = 0, time.perf_counter()
+    while calls < WARM_UP_CALLS or time.perf_counter() - begun < WARM_UP_SECONDS:
+        run()
+        calls += 1
+    timer = Timer("run()", globals={"run": run}, num_threads=threads)  # waits for a GPU at both ends of a block
+    blocks = timer.adaptive_autorange(BLOCK_IQR, min_run_time=MIN_SECONDS, max_run_time=MAX_SECONDS)
+    return [1000 * seconds for seconds in blocks.times]
+
+
+@torch.inference_mode()
+def _forward(model: GNN, graph: Graph | None, x: torch.Tensor) -> Output:
+    out: Output = model(graph, x)
+    return out
+
+
+def _of_form(form: Exported) -> Callable[[], Any]:
+    run = form.run
+
+    @torch.inference_mode()
+    def call() -> Any:
+        assert run is not None
+        return run()
+
+    return call
+
+
+def _finished(run: Callable[[], Any], device: torch.device) -> None:
+    """Run, and wait for a GPU to have done it."""
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _touch(model: GNN, inputs: Inputs, reads_graph: bool) -> None:
+    """One forward pass over a few nodes: libraries read their code from disk at first use, 5 to 9 MB of memory that
+    would otherwise be counted as the model's."""
+    count = 1 + (model.spec.k if isinstance(model.spec, DGCNNSpec) else 1)
+    nodes = torch.arange(count)
+    loops = torch.stack([nodes, nodes]).to(inputs.device)
+    graph = Graph(None, loops[:, :0], torch.tensor([0, count]))
+    if inputs.data.edge_index.shape[1]:
+        graph = inputs.backend.with_edges(graph, loops)
+    x = torch.zeros(count, inputs.data.x.shape[1], device=inputs.device)
+    _forward(model, graph if reads_graph else None, x)
+
+
+def _one_graph(inputs: Inputs, split: Split) -> Batch:
+    """The training graph of median size by itself; of a transductive data set, the whole."""
+    if inputs.transductive:
+        return inputs.ordered(split.train)[0]
+    sizes = inputs.data.graph_ptr.diff()[split.train]
+    middle = sizes.argsort(stable=True)[(len(sizes) - 1) // 2]
+    return inputs.ordered(split.train[middle : middle + 1])[0]
+
+
+def _file_bytes(model: GNN) -> int:
+    """Size of the weights as a run's file holds them."""
+    file = io.BytesIO()
+    torch.save(canonical_state(model), file)
+    return file.tell()
+
+
+def _epoch_seconds(model: nn.Module, inputs: Inputs, split: Split, training: Training) -> list[float]:
+    """Seconds of each epoch but the first, training and validation."""
+    method = TaskLossOnly(Parameters(), Dims((), 0), Dims((), 0))
+    result = fit(model, method, inputs, split, training.model_copy(update={"epochs": EPOCHS, "patience": None}), seed=0)
+    ends = [row["seconds"] for row in result.history]
+    return [later - earlier for earlier, later in pairwise(ends)]
