@@ -70,4 +70,4 @@ class GCRD(Method):
 
     def _contrast(self, h_s: Tensor, same: Tensor, h_t: Tensor) -> Tensor:
         """−Σ log [...] over some rows of the student's [b, width], whose nodes are the rows ``same`` of ``h_t``."""
-        return F.cross_entropy(h_s @ h_t.T / self.params.temperature, same, reduction="sum")
+        return F.cross_entropy(h_s / self.params.temperature @ h_t.T, same, reduction="sum")

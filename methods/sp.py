@@ -11,7 +11,7 @@ Rows have length one, so the term falls as 1/b: on a graph of N nodes γ·N/64 w
 Cost: linear in nodes, quadratic in the features; no N×N matrix.
 """
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import PositiveFloat
@@ -38,18 +38,26 @@ class SP(Method):
         losses = []
         for s, t in self.params.layers:
             g_s, g_t = (_factors(z.double()) for z in (student.hidden[s], teacher.hidden[t]))
-            squared = _inner(g_s, g_s) + _inner(g_t, g_t) - 2 * _inner(g_s, g_t)
-            losses.append(squared / ctx.num_nodes**2)
+            losses.append((_inner(g_s, g_s) + _inner(g_t, g_t) - 2 * _inner(g_s, g_t)) / ctx.num_nodes**2)
         return {"task": ctx.task_loss(student.logits), "similarity": self.params.weight * torch.stack(losses).mean()}
 
 
-def _factors(z: Tensor) -> tuple[Tensor, Tensor]:
-    """A and Z, both [N, D], of G = A Zᵀ; a node without features keeps a row of zeros."""
-    squared_length = ((z @ (z.T @ z)) * z).sum(dim=-1, keepdim=True)
-    return z / torch.where(squared_length > 0, squared_length, 1.0).sqrt(), z
+class _Factors(NamedTuple):
+    """Of G = A Zᵀ: A and Z, both [N, D], and ZᵀZ."""
+
+    a: Tensor
+    z: Tensor
+    gram: Tensor
 
 
-def _inner(g: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+def _factors(z: Tensor) -> _Factors:
+    """Of the features [N, D] of all nodes; a node without any keeps a row of zeros."""
+    gram = z.T @ z
+    squared_length = ((z @ gram) * z).sum(dim=-1, keepdim=True)
+    return _Factors(z / torch.where(squared_length > 0, squared_length, 1.0).sqrt(), z, gram)
+
+
+def _inner(g: _Factors, other: _Factors) -> Tensor:
     """Σ_ij G_ij H_ij of two matrices given by their factors."""
-    (a, x), (b, y) = g, other
-    return ((a.T @ b) * (x.T @ y)).sum()
+    of_z = g.gram if g is other else g.z.T @ other.z
+    return ((g.a.T @ other.a) * of_z).sum()
