@@ -181,7 +181,7 @@ def work(name: str) -> Work:
         return Work(2 * n * 256 * (3 * n + 3 * STUDENT + 2 * TEACHER), 4 * n * (STUDENT + TEACHER))
     if name == "rkd":
         return Work(2 * n * n * (3 * STUDENT + TEACHER), 8 * 4 * n**3)
-    # products of the features' columns, in float64; of the student's and the mixed ones, the gradient takes as many again
+    # products of the features' columns, in float64; the gradient takes those with the student's again
     of_student, of_teacher, mixed = STUDENT**2, TEACHER**2, STUDENT * TEACHER
     products = 2 * of_student + of_teacher + 2 * mixed
     if name == "sp":  # ZᵀZ, ZZᵀZ and AᵀA; two mixed ones
