@@ -9,7 +9,7 @@ PPI ?= data/ppi24/ppi.zip
 CODE := workflow/distillbench workflow/scripts workflow/envs methods datasets benchmarks docs tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: bench test ui smoke gpu-paper format lock clean
+.PHONY: bench test ui smoke benchmarks gpu-paper format lock clean
 
 bench: $(VENV)/installed  ## set up, run $(CONFIG), say where the results are
 	snakemake --cores all --configfile $(CONFIG)
@@ -29,6 +29,9 @@ test: $(VENV)/installed  ## set up, check style and types, run the tests
 	mypy
 	snakefmt --check Snakefile workflow/rules
 	pytest -n logical --maxprocesses 4
+
+benchmarks: $(VENV)/installed  ## how fast the code is beside plain formulations, and how it grows; benchmarks/RESULTS.md
+	python -m benchmarks
 
 ui: $(VENV)/installed  ## browse all runs in MLflow
 	python -m distillbench.tracking ui --results $(RESULTS)

@@ -270,7 +270,7 @@ def test_nor_where_all_nodes_are_near_duplicates(kernel):
     # their distances are computed from differences, which are E × D numbers in all
     nodes, edges, width = 500, 40_000, 64
     edge_index, h = random_edges(nodes, edges), 100 + 1e-4 * torch.randn(nodes, width)
-    h[::2] += 50  # two clusters: the mean is not near to either
+    h[::2] += 50  # two clusters
     assert largest_tensor(lambda z: local_structure(z, edge_index, kernel).sum(), h) <= edges * width // 8
 
 
@@ -315,6 +315,16 @@ def test_products_do_not_depend_on_the_order_of_the_edges(of):
     order = edge_index[1].argsort(stable=True)
     found = of(h, Edges(*edge_index, 40))
     torch.testing.assert_close(found[order], of(h, Edges(*edge_index[:, order], 40)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_structure_of_a_graph_is_the_same_to_the_bit_in_every_batch(kernel):
+    random = torch.Generator().manual_seed(0)
+    h, edge_index = torch.randn(40, 150, generator=random), random_edges(40, 300)
+    more, edges_of_more = 5 + 3 * torch.randn(30, 150, generator=random), random_edges(30, 200)
+    alone = local_structure(h, edge_index, kernel)
+    together = local_structure(torch.cat([more, h]), torch.cat([edges_of_more, edge_index + 30], dim=1), kernel)
+    assert torch.equal(together[200:], alone)
 
 
 def test_nodes_without_features_and_without_edges():

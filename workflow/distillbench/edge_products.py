@@ -5,16 +5,18 @@ dense one; both run in float64 on blocks of columns, so memory is that of a bloc
 Differentiable to any order: the gradient of the one is made of the other.
 """
 
+import math
 import warnings
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import repeat
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_COLUMNS = 128  # of a block: its float64 copy stays in cache, and is small beside the features
+_COLUMNS = 128  # of a block, at most: its float64 copy stays in cache, and is small beside the features
 _CHUNK_ELEMENTS = 1 << 16  # elements of one chunk of edges × features: 0.5 MB in float64, stays in cache
 # nearer than a thousandth of their lengths, two nodes' distance is computed from their difference
 _NEAR = 1e-6
@@ -74,9 +76,9 @@ def edge_dot(h: Tensor, edges: Edges) -> Tensor:
 def edge_squared_distance(h: Tensor, edges: Edges) -> Tensor:
     """|h_source - h_destination|^2 for every edge, [E] float64, of features [N, D].
 
-    |x|^2 + |y|^2 - 2 x·y in float64, with x and y relative to the mean of all nodes, is right to eight digits where the
-    distance is more than a thousandth of the lengths. Where it is not (near-duplicates, which would lose all digits) it
-    is computed from the difference x - y.
+    |x|^2 + |y|^2 - 2 x·y in float64 is right to eight digits where the distance is more than a thousandth of the
+    lengths. Where it is not (near-duplicates, which would lose all digits) it is computed from the difference x - y. An
+    edge's number depends on its two ends alone: a graph's are the same to the bit in every batch.
     """
     return _EdgeProduct.apply(h, h, edges, "squared")  # type: ignore[no-any-return, no-untyped-call]
 
@@ -100,10 +102,10 @@ class _EdgeProduct(torch.autograd.Function):
         ctx.edges, ctx.kind = edges, kind
         dots = torch.zeros(len(edges.source), dtype=torch.float64, device=a.device)
         own = torch.zeros(len(a), dtype=torch.float64, device=a.device)
-        for x, y in zip(_blocks(a, kind), _blocks(b, kind), strict=True):
+        for x, y in zip(_blocks(a), repeat(None) if a is b else _blocks(b), strict=False):
             if kind == "squared":
-                own += (x * y).sum(dim=-1)
-            dots += edges.into.dot(x, x).mul_(2) if a is b else edges.into.dot(x, y).add_(edges.into.dot(y, x))
+                own += torch.linalg.vecdot(x, x if y is None else y)
+            dots += edges.into.dot(x, x).mul_(2) if y is None else edges.into.dot(x, y).add_(edges.into.dot(y, x))
         if kind == "product":
             return dots
         lengths = own[edges.source] + own[edges.destination]
@@ -138,11 +140,11 @@ class _Spread(torch.autograd.Function):
         total = g.new_zeros(len(x), 1)
         total.index_add_(0, edges.source, g[:, None]).index_add_(0, edges.destination, g[:, None])
         out = torch.empty_like(x)
-        for start in range(0, x.shape[1], _COLUMNS):
-            block = x[:, start : start + _COLUMNS].double().contiguous()
+        for columns in _columns(x.shape[1]):
+            block = x[:, columns].double().contiguous()
             spread = (into @ block).add_(out_of @ block)
             # both parts in float64: between near-duplicates they cancel
-            out[:, start : start + _COLUMNS] = spread if kind == "product" else (block * total).sub_(spread)
+            out[:, columns] = spread if kind == "product" else spread.addcmul_(total, block, value=-1).neg_()
         return out
 
     @staticmethod
@@ -183,7 +185,7 @@ class _SpreadSigns(torch.autograd.Function):
         return out.to(h.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         h, source, destination = ctx.saved_tensors
         of_g = torch.zeros(len(source), dtype=torch.float64, device=h.device)
@@ -198,8 +200,7 @@ def _differences(h: Tensor, source: Tensor, destination: Tensor) -> Iterator[tup
 
     The values are in a buffer that the next ones overwrite.
     """
-    for start in range(0, h.shape[1], _COLUMNS):
-        columns = slice(start, start + _COLUMNS)
+    for columns in _columns(h.shape[1]):
         block = h[:, columns].double().contiguous()
         step = max(1, _CHUNK_ELEMENTS // block.shape[1])
         a, b = block.new_empty(2, min(step, len(source)), block.shape[1])
@@ -220,8 +221,13 @@ def _direct_squared_distance(h: Tensor, source: Tensor, destination: Tensor) -> 
     return torch.zeros(len(source), dtype=torch.float64, device=h.device).index_copy_(0, apart, found)
 
 
-def _blocks(h: Tensor, kind: _Kind) -> Iterator[Tensor]:
-    """The columns of [N, D] in blocks, in float64; for distances, which do not mind, with their mean at the origin."""
-    for start in range(0, h.shape[1], _COLUMNS):
-        block = h[:, start : start + _COLUMNS].double().contiguous()
-        yield block - block.mean(dim=0) if kind == "squared" else block
+def _blocks(h: Tensor) -> Iterator[Tensor]:
+    """The columns of [N, D] in blocks, in float64."""
+    for columns in _columns(h.shape[1]):
+        yield h[:, columns].double().contiguous()
+
+
+def _columns(width: int) -> list[slice]:
+    """Blocks of nearly the same width: a narrow one would cost almost as much as a full one."""
+    step = math.ceil(width / max(1, math.ceil(width / _COLUMNS)))
+    return [slice(start, start + step) for start in range(0, width, max(1, step))]

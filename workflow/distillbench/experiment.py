@@ -3,7 +3,6 @@
 What a seed fixes (split, teacher, initial weights, batch order) depends neither on the method nor on the library.
 """
 
-import ctypes
 import io
 import logging
 import os
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
+from distillbench.allocator import keep_freed_memory
 from distillbench.backends import get_backend
 from distillbench.combination import Combined, load_method
 from distillbench.config import Protocol, Training
@@ -53,22 +53,6 @@ class Outcome:
     outputs: TeacherOutputs | None = None
 
 
-def _keep_freed_memory() -> None:
-    """Have malloc keep what is freed instead of returning it to the system.
-
-    A training step frees and allocates the same hundreds of megabytes again and again, and where each of them is mapped
-    anew, most of the time goes into page faults, as with PyG's GAT on a batch of PPI. Not needed
-    (and not there) with another C library than glibc.
-    """
-    mmap_threshold, trim_threshold = -3, -1  # of malloc.h
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    libc.mallopt(mmap_threshold, 1 << 30)
-    libc.mallopt(trim_threshold, (1 << 31) - 1)
-
-
 class Experiment:
     """A cell's data, library and specifications, set up once for all seeds of a job.
 
@@ -79,7 +63,7 @@ class Experiment:
     def __init__(self, params: dict[str, Any], data_folder: Path) -> None:
         # one thread: reductions have one order, so a seed has one result; jobs run side by side instead
         torch.set_num_threads(1)
-        _keep_freed_memory()
+        keep_freed_memory()
         self.backend = get_backend(params["backend"])
         self.device = self.backend.device()
         if self.device.type == "cuda":

@@ -1,0 +1,104 @@
+"""A training step of the paper's GAT models on a batch of two PPI graphs: forward, loss, backward, Adam.
+
+The libraries' own layers, with malloc as it is by default and as a run sets it, and the reference backend `csr`. The
+models around the layers are the same code for all; logits and gradients of the first step have to agree.
+"""
+
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from benchmarks.pairs import Case, Side, Step, Work
+from benchmarks.shapes import PPI_CLASSES, PPI_EDGES, PPI_FEATURES, PPI_NODES, random_edges
+from distillbench.backends import get_backend
+from distillbench.backends.base import Graph
+from distillbench.data import GraphData
+from distillbench.flops import dense_flops, edge_flops
+from distillbench.models import GNN, canonical_names, count_parameters, initialise
+from distillbench.specs import ModelSpec
+from distillbench.tasks import TASKS
+
+MODELS: dict[str, dict[str, Any]] = {  # config/paper.yaml
+    "student": {"model": "gat", "hidden": 68, "layers": 5, "heads": 2},
+    "teacher": {"model": "gat", "hidden": 256, "layers": 3, "heads": [4, 4, 6]},
+}
+LIBRARIES = {"pyg": "torch_geometric", "dgl": "dgl", "csr": None}
+
+
+def ready(backend: str, role: str, device: torch.device) -> tuple[GNN, Graph, Tensor, Tensor]:
+    """A model with its initial weights, the batch, its features and labels."""
+    random = torch.Generator().manual_seed(0)
+    library = get_backend(backend)
+    x = torch.randn(PPI_NODES, PPI_FEATURES, generator=random)
+    y = (torch.rand(PPI_NODES, PPI_CLASSES, generator=random) < 0.3).float()
+    data = GraphData(
+        x=x,
+        edge_index=random_edges(PPI_NODES, PPI_EDGES),
+        y=y,
+        graph_ptr=torch.tensor([0, PPI_NODES]),
+        task_name="multilabel",
+        setting="inductive",
+        num_classes=PPI_CLASSES,
+    )
+    model = GNN(TypeAdapter(ModelSpec).validate_python(MODELS[role]), library, PPI_FEATURES, PPI_CLASSES)
+    initialise(model, 0, role)
+    return model.to(device).train(), library.graph(data, device), x.to(device), y.to(device)
+
+
+def train(device: torch.device, backend: str, role: str) -> Step:
+    """A step of training. The first one returns its logits and all gradients, by the names common to the libraries."""
+    model, graph, x, y = ready(backend, role, device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.005)
+    first = True
+
+    def step() -> Tensor | None:
+        nonlocal first
+        optimiser.zero_grad(set_to_none=True)
+        logits = model(graph, x).logits
+        TASKS["multilabel"].loss(logits, y).backward()
+        result = None
+        if first:
+            gradients = {name: each.grad for name, each in model.named_parameters()}
+            of = [gradients[own] for _, own in sorted(canonical_names(model).items()) if own in gradients]
+            result = torch.cat([logits.detach().flatten(), *(g.flatten() for g in of if g is not None)])
+        first = False
+        optimiser.step()
+        return result
+
+    return step
+
+
+def work(role: str) -> Work:
+    """Three times the forward pass's products (dense ones, and those of messages), and what Adam reads and writes."""
+    model, graph, x, _ = ready("csr", role, torch.device("cpu"))
+    with torch.no_grad():
+        out = model(graph, x)
+        dense = dense_flops(lambda: model(graph, x))
+    activations = sum(h.numel() for h in out.hidden) + out.logits.numel()
+    return Work(flops=3 * (dense + edge_flops(model, out)), bytes=4 * (7 * count_parameters(model) + 6 * activations))
+
+
+def side(backend: str, role: str, malloc: str = "kept") -> Side:
+    """A library's side."""
+    names = {"pyg": "PyG", "dgl": "DGL", "csr": "csr"}
+    name = names[backend] + (", default malloc" if malloc == "default" else "")
+    arguments = {"backend": backend, "role": role}
+    # DGL's wheels are for CPUs
+    return Side(name, train, arguments, malloc, LIBRARIES[backend], cpu_only=backend == "dgl")  # type: ignore[arg-type]
+
+
+def cases() -> list[Case]:
+    """PyG as a run has it against its default; csr against all."""
+    found = []
+    for role, of_default, of_dgl, of_pyg in (("student", 2.0, 1.6, 2.0), ("teacher", 1.4, None, None)):
+        default = side("pyg", role, "default")
+        found.append(
+            Case(f"GAT {role}, training step, PyG", side("pyg", role), [default], (of_default,), work(role), 1e-5)
+        )
+        others = [side("dgl", role), side("pyg", role), default]
+        found.append(
+            Case(f"GAT {role}, training step, csr", side("csr", role), others, (of_dgl, of_pyg, None), work(role), 1e-5)
+        )
+    return found
