@@ -58,6 +58,22 @@ def test_a_methods_own_file_is_an_input_of_its_runs_only():
     assert all(Path(file).is_file() for files in sources.values() for file in files)
 
 
+def test_a_files_content_decides_whether_jobs_are_run_again(tmp_path):
+    file = tmp_path / "train.py"
+    file.write_text("step = 1")
+    before = planned().contents([str(file)])
+    file.touch()
+    assert planned().contents([str(file)]) == before
+    file.write_text("step = 2")
+    assert planned().contents([str(file)]) != before
+    assert before.keys() == {str(file)}
+
+
+def test_the_files_of_records_are_those_that_are_expected():
+    plan = planned()
+    assert plan.shard_files() == list(plan.expected())
+
+
 def test_two_variants_of_one_method_have_their_own_folders_and_params():
     plan = planned(methods={"supervised": None, "lsp": None, "lsp-cosine": {"method": "lsp", "kernel": "cosine"}})
     cell = Cell("digits", "pyg", "gat")

@@ -79,6 +79,16 @@ def test_editing_a_method_reruns_that_method_only(project):
     assert changed == {name for name in before if "/at/" in name}
 
 
+def test_editing_the_trainer_reruns_every_run_and_touching_it_none(project):
+    file = project.folder / "workflow/distillbench/train.py"
+    file.touch()
+    assert project.jobs() == {}
+    file.write_text(file.read_text() + "# edited\n")
+    shards, cells = 2, 4
+    runs = {"teacher": shards * cells, "distill": shards * cells * len(METHODS)}
+    assert project.jobs() == {**runs, "curves": cells, **AFTER_THE_RUNS}
+
+
 def test_changing_a_hyperparameter_reruns_that_variant_only(project):
     before = project.records()
     project.configure(methods={**CONFIG["methods"], "at": {"weight": 5}})

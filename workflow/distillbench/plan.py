@@ -33,7 +33,7 @@ class Plan(Grid):
 
     def shard_files(self) -> list[str]:
         """All files of records, teachers first within a cell."""
-        return list(self.expected())
+        return [shard for cell in self.cells for shard in self.shards_of(cell)]
 
     def expected(self, further: bool = False) -> dict[str, dict[str, Any]]:
         """What each file of records must hold: its seeds, and a digest of their hyper-parameters.

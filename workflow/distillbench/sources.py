@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from distillbench.config import Config, DatasetConfig, Pair
 from distillbench.paths import Cell
 from distillbench.plugins import Declaration, declaration, find
+from distillbench.record import file_digest
 from distillbench.variants import Variant, read_variant
 
 PACKAGE = Path(__file__).parent
@@ -42,14 +43,20 @@ class Sources:
 
     def __init__(self, config: Config, files: Sequence[str | Path] = (), root: Path = Path()) -> None:
         self.config, self.files, self.root = config, files, root
-        self._variants: dict[str, Variant] = {}  # a DAG asks for each hundreds of times
+        # a DAG asks for each of these hundreds of times
+        self._variants: dict[str, Variant] = {}
+        self._declarations: dict[str, Declaration] = {}
+        self._dataset_params: dict[str, Any] = {}
+        self._contents: dict[str, str] = {}
 
     # what its names stand for
 
     def dataset_declaration(self, name: str) -> Declaration:
         """What the plug-in of a data set declares. Raises PluginError."""
-        file = self.entry(name).dataset or name
-        return _declared("dataset", file, tuple(self._folders("dataset")))
+        if name not in self._declarations:
+            file = self.entry(name).dataset or name
+            self._declarations[name] = _declared("dataset", file, tuple(self._folders("dataset")))
+        return self._declarations[name]
 
     def variant(self, name: str) -> Variant:
         """What an entry under ``methods`` stands for. Raises PluginError."""
@@ -61,7 +68,9 @@ class Sources:
 
     def dataset_params(self, name: str) -> Any:
         """A data set's parameters. Raises PluginError, pydantic's ValidationError."""
-        return self.dataset_declaration(name).params(**self.entry(name).params)
+        if name not in self._dataset_params:
+            self._dataset_params[name] = self.dataset_declaration(name).params(**self.entry(name).params)
+        return self._dataset_params[name]
 
     def pair(self, cell: Cell) -> Pair:
         """The pair of a cell; of a further teacher's, the pair with that teacher."""
@@ -74,6 +83,13 @@ class Sources:
         return self.config.datasets[dataset]
 
     # what each depends on
+
+    def contents(self, files: Sequence[str]) -> dict[str, str]:
+        """Files with the beginning of their digest, when first asked for: where that differs a job is run again."""
+        for file in files:
+            if file not in self._contents:
+                self._contents[file] = file_digest(Path(file))[:16]
+        return {file: self._contents[file] for file in files}
 
     def dataset_file(self, dataset: str) -> str:
         """The plug-in file of a data set."""
@@ -167,4 +183,9 @@ def _sources(*names: str) -> list[str]:
 
 def _relative(path: Path) -> str:
     """Seen from the working directory: a folder that is moved as a whole keeps its inputs, and reruns nothing."""
-    return os.path.relpath(path)
+    return _seen_from(Path.cwd(), path)
+
+
+@cache
+def _seen_from(folder: Path, path: Path) -> str:
+    return os.path.relpath(path, folder)

@@ -63,16 +63,25 @@ def student_params(wildcards):
     )
 
 
-def teacher_sources(wildcards):
-    return PLAN.teacher_sources(wildcards.dataset, wildcards.backend)
+# In the rules that have jobs in every cell, the files that a result depends on are a parameter, by content, and only the
+# method's own is an input: Snakemake handles each input of each job, and a thousand cells have ten thousand jobs with
+# twenty such files each.
+def method_files(wildcards):
+    return list(PLAN.method_files(wildcards.method).values())
 
 
-def student_sources(wildcards):
-    return PLAN.student_sources(wildcards.dataset, wildcards.backend, wildcards.method)
+def teacher_code(wildcards):
+    return PLAN.contents(PLAN.teacher_sources(wildcards.dataset, wildcards.backend))
 
 
-def profile_sources(wildcards):
-    return PLAN.profile_sources(wildcards.backend)
+def student_code(wildcards):
+    return PLAN.contents(
+        PLAN.student_sources(wildcards.dataset, wildcards.backend, wildcards.method)
+    )
+
+
+def profile_code(wildcards):
+    return PLAN.contents(PLAN.profile_sources(wildcards.backend))
 
 
 def teachers_of(wildcards):
@@ -87,9 +96,11 @@ def tuned_cell(wildcards):
     return PLAN.tuned_cell(wildcards.dataset, wildcards.pair)
 
 
-def tuning_sources(wildcards):
+def tuning_code(wildcards):
     backend = tuned_cell(wildcards).backend
-    return PLAN.tuning_sources(wildcards.dataset, backend, wildcards.method)
+    return PLAN.contents(
+        PLAN.tuning_sources(wildcards.dataset, backend, wildcards.method)
+    )
 
 
 def tuning_teachers_of(wildcards):

@@ -3,7 +3,7 @@ rule distill:
         card=f"{RESULTS}/data/{{dataset}}/data.json",
         teachers=teachers_of,
         chosen=chosen_values,
-        sources=student_sources,
+        method=method_files,
     output:
         records=f"{RESULTS}/runs/{{dataset}}/{{backend}}/{{pair}}/{{method}}/records-{{shard}}.json",
     log:
@@ -11,5 +11,6 @@ rule distill:
     threads: 1
     params:
         run=student_params,
+        code=student_code,
     script:
         "../scripts/train.py"

@@ -108,7 +108,6 @@ rule across_figure:
 rule curves:
     input:
         records=lambda wildcards: PLAN.shards_of(cell_of(wildcards)),
-        sources=PLAN.figure_sources("curves.py"),
     output:
         png=report(
             f"{RESULTS}/figures/curves/{{dataset}}-{{backend}}-{{pair}}.png",
@@ -128,5 +127,6 @@ rule curves:
             "backend": wildcards.backend,
             "pair": wildcards.pair,
         },
+        code=PLAN.contents(PLAN.figure_sources("curves.py")),
     script:
         "../scripts/draw.py"

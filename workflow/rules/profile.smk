@@ -1,7 +1,6 @@
 rule profile:
     input:
         card=f"{RESULTS}/data/{{dataset}}/data.json",
-        sources=profile_sources,
     output:
         teacher=f"{RESULTS}/profiles/{{dataset}}/{{backend}}/{{pair}}/teacher.json",
         student=f"{RESULTS}/profiles/{{dataset}}/{{backend}}/{{pair}}/student.json",
@@ -10,5 +9,6 @@ rule profile:
     threads: all_cores()  # nothing else beside a measurement
     params:
         run=lambda wildcards: PLAN.profile_params(cell_of(wildcards)),
+        code=profile_code,
     script:
         "../scripts/profile.py"

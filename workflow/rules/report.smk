@@ -4,8 +4,7 @@ from distillbench.report_facts import facts_of
 
 rule report:
     input:
-        records=PLAN.shard_files(),
-        tables=PLAN.table_files(),
+        tables=PLAN.table_files(),  # of all records
         figures=PLAN.figure_files(),
         cards=PLAN.cards(),
         sources=PLAN.report_sources(),

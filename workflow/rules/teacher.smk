@@ -1,7 +1,6 @@
 rule teacher:
     input:
         card=f"{RESULTS}/data/{{dataset}}/data.json",
-        sources=teacher_sources,
     output:
         records=f"{RESULTS}/teachers/{{dataset}}/{{backend}}/{{pair}}/records-{{shard}}.json",
     log:
@@ -10,5 +9,6 @@ rule teacher:
     threads: 1
     params:
         run=teacher_params,
+        code=teacher_code,
     script:
         "../scripts/train.py"

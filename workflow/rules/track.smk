@@ -1,7 +1,6 @@
 rule track:
     input:
-        records=PLAN.shard_files(),
-        tables=PLAN.table_files(),
+        tables=PLAN.table_files(),  # of all records
         figures=PLAN.figure_files(),
         page=f"{RESULTS}/report/index.html",
     output:

@@ -3,7 +3,6 @@
 rule tuning_teacher:
     input:
         card=f"{RESULTS}/data/{{dataset}}/data.json",
-        sources=teacher_sources,
     output:
         records=f"{RESULTS}/tuning/teachers/{{dataset}}/{{backend}}/{{pair}}/records-0.json",
     log:
@@ -12,6 +11,7 @@ rule tuning_teacher:
     threads: 1
     params:
         run=lambda wildcards: PLAN.tuning_teacher_params(cell_of(wildcards)),
+        code=teacher_code,
     script:
         "../scripts/train.py"
 
@@ -20,7 +20,7 @@ rule tune:
     input:
         card=f"{RESULTS}/data/{{dataset}}/data.json",
         teachers=tuning_teachers_of,
-        sources=tuning_sources,
+        method=method_files,
     output:
         chosen=f"{RESULTS}/tuning/{{dataset}}/{{pair}}/{{method}}.json",
     log:
@@ -31,6 +31,7 @@ rule tune:
         tuning=lambda wildcards: PLAN.tuning_params(
             tuned_cell(wildcards), wildcards.method
         ),
+        code=tuning_code,
     script:
         "../scripts/tune.py"
 

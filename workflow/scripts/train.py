@@ -9,7 +9,7 @@ call(
         "results": snakemake.config["results"],
         "shard": int(snakemake.wildcards.get("shard", 0)),  # tuning has one
         "params": snakemake.params.run,
-        "sources": list(snakemake.input.sources),
+        "sources": list(snakemake.params.code),
         "execution": execution,
         "planned_runs": snakemake.config["planned_runs"],
     },

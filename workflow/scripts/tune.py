@@ -7,7 +7,7 @@ call(
     "distillbench.study:tune",
     {
         "results": snakemake.config["results"],
-        "sources": list(snakemake.input.sources),
+        "sources": list(snakemake.params.code),
         "execution": execution,
         "file": snakemake.output.chosen,
         **snakemake.params.tuning,
