@@ -227,21 +227,26 @@ def _write(
 ) -> None:
     """Write one run. Raises TrackingError naming the record where MLflow cannot show it; the run is then removed."""
     from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     start, end = start_and_end(source)
     name, tags = run_name(source), {key: value[:TAG_LENGTH] for key, value in run_tags(source).items()}
-    run_id = client.create_run(experiment, start_time=start, run_name=name, tags=tags).info.run_id
+    run = client.create_run(experiment, start_time=start, run_name=name, tags=tags).info
+    run_id, uri = run.run_id, run.artifact_uri
     try:
-        if source.record:
-            params = {legal_key(k): v[:PARAM_LENGTH] for k, v in flat(source.record.hyperparameters).items()}
-            _log(client, run_id, [*final_metrics(source.record, end), *curve_metrics(source, start, problems)], params)
         if data:
             client.log_inputs(run_id, datasets=[data])
+        # what client.log_artifact does, without reading each run back to learn where its artifacts go
+        artifacts = get_artifact_repository(uri, tracking_uri=client.tracking_uri)
         for file in source.files:
-            client.log_artifact(run_id, str(file), None if source.record else file.parent.name)
+            artifacts.log_artifact(str(file), None if source.record else file.parent.name)
         failed = source.record and source.record.status not in ("ok", "skipped")
         client.set_terminated(run_id, "FAILED" if failed else "FINISHED", end_time=end)
-        client.set_tag(run_id, DIGEST_TAG, source.digest)
+        metrics, params = [], {}
+        if source.record:
+            params = {legal_key(k): v[:PARAM_LENGTH] for k, v in flat(source.record.hyperparameters).items()}
+            metrics = [*final_metrics(source.record, end), *curve_metrics(source, start, problems)]
+        _log(client, run_id, metrics, params, source.digest)
     except (FileNotFoundError, MlflowException) as error:
         if isinstance(error, MlflowException) and error.error_code != "INVALID_PARAMETER_VALUE":
             raise  # the store is at fault, not this record
@@ -249,17 +254,23 @@ def _write(
         raise TrackingError(f"{source.files[0]}: not shown in MLflow: {error}") from error
 
 
-def _log(client: "MlflowClient", run_id: str, metrics: list["Metric"], params: dict[str, str]) -> None:
-    """All metrics and params in as few calls as the limits allow: each call is one or more transactions."""
-    from mlflow.entities import Param
+def _log(
+    client: "MlflowClient", run_id: str, metrics: list["Metric"], params: dict[str, str], source_digest: str
+) -> None:
+    """All metrics and params in as few calls as the limits allow: each call is one or more transactions.
+
+    The digest's tag is written by the last of them, and MLflow writes the tags of a call after the rest of it.
+    """
+    from mlflow.entities import Param, RunTag
 
     items = [Param(key, value) for key, value in params.items()]
-    first = min(METRICS_A_CALL, ENTITIES_A_CALL - min(len(items), PARAMS_A_CALL))
-    client.log_batch(run_id, metrics=metrics[:first], params=items[:PARAMS_A_CALL], synchronous=True)
-    for i in range(first, len(metrics), METRICS_A_CALL):
-        client.log_batch(run_id, metrics=metrics[i : i + METRICS_A_CALL], synchronous=True)
+    tag = [RunTag(DIGEST_TAG, source_digest)]
     for i in range(PARAMS_A_CALL, len(items), PARAMS_A_CALL):
         client.log_batch(run_id, params=items[i : i + PARAMS_A_CALL], synchronous=True)
+    last = min(METRICS_A_CALL, ENTITIES_A_CALL - len(tag) - min(len(items), PARAMS_A_CALL))
+    for i in range(last, len(metrics), METRICS_A_CALL):
+        client.log_batch(run_id, metrics=metrics[i : i + METRICS_A_CALL], synchronous=True)
+    client.log_batch(run_id, metrics=metrics[:last], params=items[:PARAMS_A_CALL], tags=tag, synchronous=True)
 
 
 def _alone(path: Path) -> AbstractContextManager[object]:
