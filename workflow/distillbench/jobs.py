@@ -35,6 +35,7 @@ from distillbench.record import (
     write_record,
     write_shard,
 )
+from distillbench.spent import spending
 from distillbench.tuning import tuning_of, with_values
 
 if TYPE_CHECKING:
@@ -131,8 +132,10 @@ class Job:
             log.info("%s begins", title)
             assert run_one is not None
             started = utc_now()
-            outcome = run_one(seed, keys[seed], teachers.get(seed, []), title)
-            records[seed] = self._store(seed, keys[seed], started, outcome)
+            with spending("training"):
+                outcome = run_one(seed, keys[seed], teachers.get(seed, []), title)
+            with spending("writing"):
+                records[seed] = self._store(seed, keys[seed], started, outcome)
             log.info("%s: %s", title, _describe(records[seed]))
         ordered = [records[seed] for seed in seeds]
         write_shard(self.paths.shard(self.cell, self.method, self.shard), ordered)
@@ -151,7 +154,8 @@ class Job:
         """Train each seed and evaluate it on validation alone. Nothing is stored but, while it lasts, a checkpoint."""
         teachers, run_one = self._teachers(), self._runner(evaluate_test=False)
         for seed, key in zip(self.params["seeds"], self.keys(), strict=True):
-            outcome = run_one(seed, key, teachers.get(seed, []), f"{title}, seed {seed}")
+            with spending("training"):
+                outcome = run_one(seed, key, teachers.get(seed, []), f"{title}, seed {seed}")
             self.file(seed, "checkpoint.pt").unlink(missing_ok=True)  # before yield: who asks may stop at a failure
             yield outcome
 
@@ -213,11 +217,13 @@ class Job:
 
     def _runner(self, evaluate_test: bool) -> "Callable[[int, str, list[Record], str], Outcome]":
         """What runs one seed. A library that does not import gives skipped runs, with the reason."""
-        from distillbench.experiment import Experiment, Outcome
-        from distillbench.train import Checkpointing
+        with spending("imports"):
+            from distillbench.experiment import Experiment, Outcome
+            from distillbench.train import Checkpointing
 
         try:
-            experiment = Experiment(self.params, self.data)
+            with spending("data"):
+                experiment = Experiment(self.params, self.data)
         except BackendUnavailableError as error:
             reason = str(error)
             self.environment = environment(None, "none", 0)

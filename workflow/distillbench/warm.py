@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock
 
 PRELOAD = {
@@ -45,7 +46,8 @@ def call(function: str, arguments: dict[str, Any], *, log: str, backend: str | N
     Raises:
         SystemExit: the job failed; the reason is in ``log`` and on standard error.
     """
-    request = {"function": function, "arguments": arguments, "log": log, "path": sys.path}
+    times = {"began": psutil.Process().create_time(), "called": time.time()}
+    request = {"function": function, "arguments": arguments, "log": log, "path": sys.path, "times": times}
     owner = int(os.environ.get("DISTILLBENCH_OWNER", "0"))
     connection = _connect(backend, owner) if backend and warm and owner and hasattr(os, "fork") else None
     if connection is None:
@@ -67,13 +69,20 @@ def _execute(request: dict[str, Any]) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(filename=log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     module, name = request["function"].split(":")
+    times, run = request["times"], time.time()
+    from distillbench.spent import spending, spent_line  # here, for a server is to know nothing of distillbench
+
     try:
-        summary = getattr(importlib.import_module(module), name)(**request["arguments"])
+        with spending("imports"):
+            function = getattr(importlib.import_module(module), name)
+        summary = function(**request["arguments"])
     except Exception as error:
         logging.exception("the job failed")
         print(f"{type(error).__name__}: {error}\nThe whole traceback is in {log}", file=sys.stderr, flush=True)
         return 1
     logging.info("%s", summary)
+    before = {"start": times["called"] - times["began"], "library": run - times["called"]}
+    logging.info("%s", spent_line(time.time() - times["began"], before))
     print(summary, flush=True)
     return 0
 
