@@ -53,7 +53,8 @@ COLUMNS: dict[str, str] = {
     "energy_joules": "energy of one forward pass over the batch, of the whole machine, J, where the config asks for it",
     "energy_status": "ok, or why it is not measured",
     "train_seconds_per_epoch": "training and validation, the method's terms not included, s: median over epochs",
-    "repeat_difference": "of all measured figures, the largest difference between the passes, over their mean",
+    "repeat_difference": "of all measured figures, the largest difference between the passes, over their mean, "
+    "as far as it is more than the measurement resolves (profiling.RESOLUTION)",
     "mistrusted": "figures whose two passes differ by more than a tenth",
     "busy_before_percent": "share of all cores that other processes used before",
     "device": "cpu or cuda",

@@ -35,6 +35,9 @@ from distillbench.train import without_test
 log = logging.getLogger("distillbench")
 
 PASSES = 2
+# what two passes may differ by without a meaning: Linux counts resident pages in batches per processor, and a run's
+# history has tenths of milliseconds
+RESOLUTION = {"peak_memory_mb": 0.3, "train_seconds_per_epoch": 0.0002}
 BUSY_PERCENT = 20.0  # of all cores used by others: past it a profile is not to be trusted
 
 
@@ -77,7 +80,7 @@ def combined(passes: Sequence[Pass]) -> dict[str, Any]:
 
     A figure is the median over the values of all passes, a latency has its quartiles beside it. repeats: by figure, the
     median of each pass. repeat_difference: of all figures, the largest difference between these, as a fraction of their
-    mean. mistrusted: the figures where it is above DISAGREEMENT.
+    mean, where it is above RESOLUTION. mistrusted: the figures where it is above DISAGREEMENT.
     """
     figures: dict[str, Any] = dict(passes[0].facts)
     units, one_graph = figures.pop("throughput_units"), figures.pop("one_graph")
@@ -94,7 +97,7 @@ def combined(passes: Sequence[Pass]) -> dict[str, Any]:
     if one_graph:
         figures |= {f"graph_{name}": figures[name] for name in ("latency_ms", "latency_q25_ms", "latency_q75_ms")}
     figures["throughput_per_second"] = units / figures["latency_ms"] * 1000
-    differences = {name: _difference(medians) for name, medians in repeats.items()}
+    differences = {name: _difference(medians, RESOLUTION.get(name, 0.0)) for name, medians in repeats.items()}
     mistrusted = [name for name, difference in differences.items() if difference > DISAGREEMENT]
     return figures | {
         "repeats": repeats,
@@ -103,8 +106,9 @@ def combined(passes: Sequence[Pass]) -> dict[str, Any]:
     }
 
 
-def _difference(medians: Sequence[float]) -> float:
-    return (max(medians) - min(medians)) / float(np.mean(medians)) if max(medians) > 0 else 0.0
+def _difference(medians: Sequence[float], resolution: float) -> float:
+    difference = max(medians) - min(medians)
+    return difference / float(np.mean(medians)) if difference > resolution else 0.0
 
 
 def _pass(results: str, params: dict[str, Any], threads: int, role: str) -> Pass:
