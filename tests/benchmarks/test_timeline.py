@@ -1,0 +1,86 @@
+"""Where a run's time went: worked by hand for a run of a few jobs."""
+
+import time
+from datetime import datetime
+
+import pytest
+
+from benchmarks.timeline import IDLE, core_seconds, idle, of_snakemake_log, overhead, read_jobs
+from distillbench import spent
+
+BEGAN = datetime(2026, 1, 2, 3, 4, 0).timestamp()
+
+
+def write(logs, name, ended, line):
+    """A log whose last line was written ``ended`` seconds after the run began."""
+    path = logs / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"begins\n{datetime.fromtimestamp(BEGAN + ended):%Y-%m-%d %H:%M:%S},000 INFO {line}\n")
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """Two cores, 60 s: data 2-6, a teacher 6-26 beside a student 10-30, a profile 32-40, the table 41-45."""
+    write(tmp_path, "data/digits.log", 6, "took 4.00 s: start 1.00, library 0.00, imports 1.00, rest 2.00")
+    training = "start 1.00, library 3.00, imports 1.00, data 1.00, training 13.00, writing 0.50, rest 0.50"
+    write(tmp_path, "teachers/digits/pyg/gat/0.log", 26, f"took 20.00 s: {training}")
+    write(tmp_path, "runs/digits/pyg/gat/kd/0.log", 30, f"took 20.00 s: {training}")
+    write(tmp_path, "profiles/digits/pyg/gat.log", 40, "took 8.00 s: start 1.00, library 0.00, imports 1.00, rest 6.00")
+    write(tmp_path, "collect.log", 45, "took 4.00 s: start 1.00, library 0.00, imports 2.00, rest 1.00")
+    return tmp_path
+
+
+def test_every_second_of_every_core_is_in_the_account(logs):
+    jobs = read_jobs(logs, 2, BEGAN, BEGAN + 60)
+    found = core_seconds(jobs, 2, BEGAN, BEGAN + 60)
+    assert found == pytest.approx({
+        "training and evaluation": 26, "profiling": 12, "start of jobs' processes": 6, "imports of modules": 7,
+        "waiting for a library's import": 6, "reading data": 2, "writing records and weights": 1,
+        "rest of jobs that train": 1, "data sets": 2, "tables": 1,
+        IDLE[0]: 4,  # both cores until second 2
+        IDLE[1]: 4 + 4 + 4 + 4,  # one core 2-6, 6-10, 26-30; both 30-32
+        IDLE[2]: 2 + 4,  # both 40-41, one 41-45
+        IDLE[3]: 30,
+    })  # fmt: skip
+    assert sum(found.values()) == pytest.approx(2 * 60)
+    assert overhead(found) == pytest.approx(1 - (26 + 12) / 120)
+
+
+def test_jobs_of_another_time_and_logs_of_another_kind_are_not_counted(logs):
+    write(logs, "compare.log", 70, "took 4.00 s: start 1.00, library 0.00, imports 2.00, rest 1.00")
+    write(logs, "pareto.log", 44, "ValueError: as asked")
+    (logs / "report.log").write_text("")
+    assert len(read_jobs(logs, 2, BEGAN, BEGAN + 60)) == 5
+
+
+def test_a_core_is_idle_when_no_job_holds_it(logs):
+    jobs = read_jobs(logs, 2, BEGAN, BEGAN + 60)
+    assert idle(jobs, 2, BEGAN + 32, BEGAN + 40) == 0  # the profile has both
+    assert idle(jobs, 2, BEGAN + 24, BEGAN + 31) == pytest.approx(4 + 2)
+    assert idle([], 2, 0.0, 5.0) == 10
+
+
+def test_the_log_of_snakemake_says_when_a_run_began_and_ended(tmp_path):
+    log = tmp_path / "2026-01-02T030400.500000.snakemake.log"
+    log.write_text("70 of 70 steps (100%) done\nElapsed time: 0:12:37.250000\n")
+    assert of_snakemake_log(log) == pytest.approx((BEGAN + 0.5, BEGAN + 757.75))
+    log.write_text("Elapsed time: 1 day, 1:00:00.500000\n")
+    assert of_snakemake_log(log)[1] == pytest.approx(BEGAN + 90001)
+    log.write_text("1 of 70 steps (1%) done\n")
+    with pytest.raises(ValueError, match="has ended"):
+        of_snakemake_log(log)
+
+
+def test_time_within_is_not_counted_twice(monkeypatch):
+    clock = iter([0.0, 2.0, 5.0, 9.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(spent, "_seconds", {})
+    with spent.spending("training"), spent.spending("data"):
+        pass
+    line = spent.spent_line(10.0, {"start": 0.5})
+    assert line == "took 10.00 s: start 0.50, training 6.00, data 3.00, rest 0.50"
+    assert spent.read_spent(f"2026-01-02 03:04:05,000 INFO {line}") == (
+        10.0,
+        {"start": 0.5, "training": 6.0, "data": 3.0, "rest": 0.5},
+    )
+    assert spent.read_spent("2026-01-02 03:04:05,000 INFO digits: 5 of 5 ok") is None
