@@ -10,13 +10,14 @@ import torch
 from distillbench import profiling
 from distillbench.config import Training
 from distillbench.data import write_data
-from distillbench.measuring import Pass, block_times_ms, measure
+from distillbench.measuring import Pass, block_times_ms, epoch_seconds, measure
 from distillbench.models import GNN, canonical_state
 from distillbench.plugins import load
 from distillbench.profile_table import COLUMNS
 from distillbench.profiling import combined, profile_pair
 from distillbench.record import RecordError
 from distillbench.reports import collect_profiles
+from distillbench.train import fit
 
 ROOT = Path(__file__).parents[2]
 NODES, FEATURES, CLASSES = 50, 6, 3  # of the small data
@@ -25,7 +26,7 @@ DGCNN = {"model": "dgcnn", "widths": [4], "embedding": 4, "k": 3}
 
 def measured(small, spec, backend, data=None, **options):
     inputs, split = small.inputs_of(data or small.ring(), backend)
-    return measure(small.model_of(spec, backend), inputs, split, Training(), **options)
+    return measure(small.model_of(spec, backend), inputs, split, **options)
 
 
 # one pass
@@ -70,10 +71,9 @@ def test_inference_is_in_evaluation_mode_and_without_autograd(small, backend, mo
         return forward(self, graph, x)
 
     monkeypatch.setattr(GNN, "forward", watched)
-    monkeypatch.setattr("distillbench.measuring._epoch_seconds", lambda *_: [1.0])
     model = small.model_of({"model": "gcn", "hidden": 4}, backend).train()
     inputs, split = small.inputs_of(small.ring(), backend)
-    measure(model, inputs, split, Training())
+    measure(model, inputs, split)
     assert set(seen) == {(False, True)}
     assert len(seen) > 10
 
@@ -135,6 +135,17 @@ def test_a_function_is_warmed_up_before_it_is_timed(monkeypatch):
     monkeypatch.setattr("distillbench.measuring.Timer", Timer)
     assert block_times_ms(lambda: calls.append("call"), 2) == [2.0, 3.0]
     assert calls.index(("timed", 2)) >= 3
+
+
+def test_epochs_are_timed_but_for_the_first(small, backend, monkeypatch):
+    """Which warms up: of the four trained there are three times, between the ends of one and the next."""
+    ended = []
+    monkeypatch.setattr("distillbench.measuring.fit", lambda *a, **k: ended.append(a[4]) or fit(*a, **k))
+    inputs, split = small.inputs_of(small.ring(), backend)
+    model = small.model_of({"model": "gcn", "hidden": 4}, backend)
+    seconds = epoch_seconds(model, inputs, split, Training(epochs=200, patience=1))
+    assert len(seconds) == 3 and min(seconds) >= 0
+    assert (ended[0].epochs, ended[0].patience) == (4, None)
 
 
 # two passes

@@ -39,13 +39,11 @@ class Pass(NamedTuple):
     samples: dict[str, list[float]]
 
 
-def measure(
-    model: GNN, inputs: Inputs, split: Split, training: Training, *, deploy: bool = False, energy: str | None = None
-) -> Pass:
-    """Measure one model once; ``profile_table.COLUMNS`` says what each figure is.
+def measure(model: GNN, inputs: Inputs, split: Split, *, deploy: bool = False, energy: str | None = None) -> Pass:
+    """Measure inference with one model once; ``profile_table.COLUMNS`` says what each figure is.
 
-    The peak of memory comes first: the allocator keeps what later calls would need. Training comes last: it changes the
-    weights. deploy: also in the forms of ``exported``. energy: the country, where it is to be measured (``energy_of``).
+    The peak of memory comes first: the allocator keeps what later calls would need. deploy: also in the forms of
+    ``exported``. energy: the country, where it is to be measured (``energy_of``).
     """
     threads, backend = torch.get_num_threads(), inputs.backend
     batch = inputs.ordered(split.train)[0]
@@ -89,7 +87,6 @@ def measure(
         facts["energy_status"] = used.status
         if used.joules is not None:
             samples["energy_joules"] = [used.joules]
-    samples["train_seconds_per_epoch"] = _epoch_seconds(model, inputs, split, training)
     return Pass(facts, samples)
 
 
@@ -160,8 +157,8 @@ def _file_bytes(model: GNN) -> int:
     return file.tell()
 
 
-def _epoch_seconds(model: nn.Module, inputs: Inputs, split: Split, training: Training) -> list[float]:
-    """Seconds of each epoch but the first, training and validation."""
+def epoch_seconds(model: nn.Module, inputs: Inputs, split: Split, training: Training) -> list[float]:
+    """Seconds of each epoch but the first, training and validation. It changes the weights."""
     method = TaskLossOnly(Parameters(), Dims((), 0), Dims((), 0))
     result = fit(model, method, inputs, split, training.model_copy(update={"epochs": EPOCHS, "patience": None}), seed=0)
     ends = [row["seconds"] for row in result.history]

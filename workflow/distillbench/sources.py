@@ -137,7 +137,7 @@ class Sources:
     def profile_sources(self, backend: str) -> list[str]:
         """Source files that a profile depends on."""
         names = ("profiling.py", "measuring.py", "peak_memory.py", "flops.py", "exported.py", "energy.py")
-        return _sources(*MODEL_SOURCES, *_of_backend(backend), *names)
+        return _sources(*MODEL_SOURCES, *_of_backend(backend), "allocator.py", *names)
 
     def table_sources(self) -> list[str]:
         """Source files that the tables depend on."""
