@@ -12,6 +12,7 @@ import pytest
 
 from distillbench import warm
 from distillbench.backends import missing_reason
+from distillbench.spent import read_spent
 
 WORKFLOW = Path(warm.__file__).parents[1]
 JOBS = """
@@ -19,7 +20,7 @@ import os, sys, time
 from pathlib import Path
 
 def greet(name):
-    modules = [m for m in ("dgl", "distillbench.models") if m in sys.modules]
+    modules = [m for m in ("dgl", "pandas", "torch", "distillbench.models") if m in sys.modules]
     return f"hello {name} from {os.getpid()} in {Path.cwd().name}, {os.environ['COLOUR']}, {modules}"
 
 def fail():
@@ -50,8 +51,8 @@ def client(tmp_path, owner):
     (tmp_path / "myjobs.py").write_text(JOBS)
     (tmp_path / "here").mkdir()
 
-    def start(function, arguments=None, owner_pid=owner.pid):
-        call = f"call('myjobs:{function}', {arguments or {}}, log='log', backend='dgl')"
+    def start(function, arguments=None, owner_pid=owner.pid, library="dgl"):
+        call = f"call('myjobs:{function}', {arguments or {}}, log='log', library='{library}')"
         code = f"from distillbench.warm import call; {call}"
         environment = {**os.environ, "PYTHONPATH": f"{WORKFLOW}:{tmp_path}", "COLOUR": "green"}
         environment["DISTILLBENCH_OWNER"] = str(owner_pid)
@@ -64,8 +65,21 @@ def client(tmp_path, owner):
 def test_a_job_has_its_own_process_folder_environment_and_the_library(client):
     outputs = [client("greet", {"name": "x"}).communicate(timeout=120)[0] for _ in range(2)]
     for output in outputs:
-        assert "in here, green, ['dgl']" in output
+        assert "in here, green, ['dgl', 'torch']" in output
     assert outputs[0] != outputs[1]  # another process
+
+
+def test_a_job_of_tables_has_no_torch(client):
+    output = client("greet", {"name": "x"}, library="tables").communicate(timeout=120)[0]
+    assert "in here, green, ['pandas']" in output
+
+
+def test_the_log_ends_in_where_the_time_went(client, tmp_path):
+    for owner in (None, 0):
+        client("greet", {"name": "x"}, **({} if owner is None else {"owner_pid": owner})).communicate(timeout=120)
+        found = read_spent((tmp_path / "here/log").read_text().splitlines()[-1])
+        assert list(found.parts) == ["start", "library", "imports", "rest"]
+        assert found.total == pytest.approx(sum(found.parts.values()), abs=0.03)  # each is rounded
 
 
 def test_a_cold_job_does_the_same(client):

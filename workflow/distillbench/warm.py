@@ -1,11 +1,11 @@
 """Warm start: jobs forked from a process that has the libraries imported.
 
-Importing torch and a graph library takes 4-7 s of CPU; a job that trains for seconds should not pay that. The first job
-that needs a library starts a server that imports it (and nothing of distillbench, so edited code is always what runs)
-and forks a child for every job from then on. A child is an ordinary process with the job's working directory,
-environment and standard streams; if its client dies it is killed, and if it dies its client fails. The server ends when
-the Snakemake process that it belongs to ends. Without a server (``warm_start: false``, another machine, no fork) a job
-imports what it needs, and does the same.
+Importing torch and a graph library takes 4-7 s of CPU, what tables and figures are made with 3 s; a job that takes
+seconds should not pay that. The first job that needs a library starts a server that imports it (and nothing of
+distillbench, so edited code is always what runs) and forks a child for every job from then on. A child is an ordinary
+process with the job's working directory, environment and standard streams; if its client dies it is killed, and if it
+dies its client fails. The server ends when the Snakemake process that it belongs to ends. Without a server
+(``warm_start: false``, another machine, no fork) a job imports what it needs, and does the same.
 """
 
 import contextlib
@@ -30,16 +30,22 @@ PRELOAD = {
     "pyg": ("torch_geometric.nn", "torch_geometric.data"),
     "dgl": ("dgl", "dgl.nn.pytorch"),
     "csr": (),  # torch alone
-}
+    "tables": (
+        "great_tables", "jinja2", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "pandas",
+        "pyarrow.parquet", "scikit_posthocs", "scipy.optimize", "scipy.stats", "statsmodels.stats.power",
+    ),
+}  # fmt: skip
+# pydantic imports its own parts when they are used
+_COMMON = ("pydantic.functional_validators", "pydantic.json_schema", "pydantic.types", "numpy", "yaml")
 # torch imports torch._dynamo by itself when the first optimiser is made: 2 s
-_COMMON = ("pydantic", "numpy", "yaml", "torch", "torch._dynamo", "torch.utils.benchmark", "torch.utils.flop_counter")
+_TORCH = ("torch", "torch._dynamo", "torch.utils.benchmark", "torch.utils.flop_counter")
 _START_SECONDS = 120.0
 
 
-def call(function: str, arguments: dict[str, Any], *, log: str, backend: str | None = None, warm: bool = True) -> None:
+def call(function: str, arguments: dict[str, Any], *, log: str, library: str | None = None, warm: bool = True) -> None:
     """Run ``function`` ("module:name") with JSON-able ``arguments``, in a fork of a warm process where possible.
 
-    backend: the library the job needs, if any; only those are worth a warm process.
+    library: what the job needs, a key of PRELOAD, if any; only those are worth a warm process.
 
     Progress goes to the file ``log``; the line the function returns goes to standard output.
 
@@ -49,7 +55,7 @@ def call(function: str, arguments: dict[str, Any], *, log: str, backend: str | N
     times = {"began": psutil.Process().create_time(), "called": time.time()}
     request = {"function": function, "arguments": arguments, "log": log, "path": sys.path, "times": times}
     owner = int(os.environ.get("DISTILLBENCH_OWNER", "0"))
-    connection = _connect(backend, owner) if backend and warm and owner and hasattr(os, "fork") else None
+    connection = _connect(library, owner) if library and warm and owner and hasattr(os, "fork") else None
     if connection is None:
         sys.exit(_execute(request))
     with connection:
@@ -87,22 +93,22 @@ def _execute(request: dict[str, Any]) -> int:
     return 0
 
 
-def _address(backend: str, owner: int) -> Path:
+def _address(library: str, owner: int) -> Path:
     """One server per library, Snakemake process and Python, in a folder only this user can enter."""
     folder = Path(tempfile.gettempdir()) / f"distillbench-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    name = hashlib.sha256(f"{sys.executable}:{owner}:{backend}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{sys.executable}:{owner}:{library}".encode()).hexdigest()[:16]
     return folder / f"{name}.sock"
 
 
-def _connect(backend: str, owner: int) -> socket.socket | None:
-    address = _address(backend, owner)
+def _connect(library: str, owner: int) -> socket.socket | None:
+    address = _address(library, owner)
     if address.parent.stat().st_uid != os.getuid():
         return None  # somebody else's folder
     with FileLock(f"{address}.lock"):
         connection = _try(address)
         if connection is None:
-            command = [sys.executable, "-m", "distillbench.warm", backend, str(owner), str(address)]
+            command = [sys.executable, "-m", "distillbench.warm", library, str(owner), str(address)]
             paths = os.pathsep.join(entry for entry in sys.path if entry)
             null = subprocess.DEVNULL
             process = subprocess.Popen(
@@ -130,10 +136,10 @@ def _try(address: Path) -> socket.socket | None:
     return connection
 
 
-def serve(backend: str, owner: int, address: Path) -> None:
-    """Import a library, then fork a child for every request, until the owner is gone."""
+def serve(library: str, owner: int, address: Path) -> None:
+    """Import a library and what goes with it, then fork a child for every request, until the owner is gone."""
     os.environ.setdefault("DGLBACKEND", "pytorch")
-    for module in (*_COMMON, *PRELOAD[backend]):
+    for module in (*_COMMON, *(() if library == "tables" else _TORCH), *PRELOAD[library]):
         importlib.import_module(module)
     with contextlib.suppress(FileNotFoundError):
         address.unlink()

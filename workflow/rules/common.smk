@@ -22,6 +22,7 @@ RESULTS = str(PLAN.paths.root)
 config.update(
     results=RESULTS,
     execution=PLAN.config.execution.model_dump(),
+    libraries=list(PLAN.config.backends),
     planned_runs=PLAN.runs,
 )
 

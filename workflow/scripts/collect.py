@@ -12,4 +12,6 @@ call(
         "parquet": snakemake.output.parquet,
     },
     log=snakemake.log[0],
+    library="tables",
+    warm=snakemake.config["execution"]["warm_start"],
 )

@@ -13,4 +13,6 @@ call(
         **snakemake.params.compare,
     },
     log=snakemake.log[0],
+    library="tables",
+    warm=snakemake.config["execution"]["warm_start"],
 )

@@ -6,4 +6,6 @@ call(
     f"distillbench.drawing:{snakemake.params.what}",
     {**snakemake.params.arguments, "png": snakemake.output.png, "svg": snakemake.output.svg},
     log=snakemake.log[0],
+    library="tables",
+    warm=snakemake.config["execution"]["warm_start"],
 )

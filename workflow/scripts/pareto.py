@@ -10,4 +10,6 @@ call(
         "csv": snakemake.output.csv,
     },
     log=snakemake.log[0],
+    library="tables",
+    warm=snakemake.config["execution"]["warm_start"],
 )

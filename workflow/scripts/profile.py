@@ -11,6 +11,6 @@ call(
         "outputs": {"teacher": snakemake.output.teacher, "student": snakemake.output.student},
     },
     log=snakemake.log[0],
-    backend=snakemake.wildcards.backend,
+    library=snakemake.wildcards.backend,
     warm=snakemake.config["execution"]["warm_start"],
 )

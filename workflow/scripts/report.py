@@ -6,4 +6,6 @@ call(
     "distillbench.report:write_report",
     {"results": snakemake.config["results"], "facts": snakemake.params.facts, "output": snakemake.output.html},
     log=snakemake.log[0],
+    library="tables",
+    warm=snakemake.config["execution"]["warm_start"],
 )

@@ -11,4 +11,6 @@ call(
         "outputs": dict(snakemake.output),
     },
     log=snakemake.log[0],
+    library="tables",
+    warm=snakemake.config["execution"]["warm_start"],
 )

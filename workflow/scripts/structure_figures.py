@@ -12,6 +12,6 @@ call(
         "svg": snakemake.output.svg,
     },
     log=snakemake.log[0],
-    backend=snakemake.wildcards.backend,
+    library=snakemake.wildcards.backend,
     warm=snakemake.config["execution"]["warm_start"],
 )

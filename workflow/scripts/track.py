@@ -6,4 +6,6 @@ call(
     "distillbench.reports:track",
     {"results": snakemake.config["results"], "synced": snakemake.output.synced},
     log=snakemake.log[0],
+    library="tables",
+    warm=snakemake.config["execution"]["warm_start"],
 )

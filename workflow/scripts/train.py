@@ -14,6 +14,6 @@ call(
         "planned_runs": snakemake.config["planned_runs"],
     },
     log=snakemake.log[0],
-    backend=snakemake.wildcards.backend,
+    library=snakemake.wildcards.backend,
     warm=execution["warm_start"],
 )

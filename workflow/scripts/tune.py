@@ -13,6 +13,6 @@ call(
         **snakemake.params.tuning,
     },
     log=snakemake.log[0],
-    backend=snakemake.params.tuning["run"]["backend"],
+    library=snakemake.params.tuning["run"]["backend"],
     warm=execution["warm_start"],
 )
