@@ -22,7 +22,7 @@ def inputs(device: torch.device, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor
     """Features of the student (which requires gradients) and of the teacher, and the edges."""
     random = torch.Generator().manual_seed(0)
     # small where the plain formulation, log of softmax in float32, would be infinite otherwise
-    scale = 0.1 if kernel in ("linear", "polynomial", "l2") else 1.0
+    scale = {"linear": 0.1, "l2": 0.1, "polynomial": 0.05}.get(kernel, 1.0)
     student = (scale * torch.randn(PPI_NODES, STUDENT, generator=random)).to(device).requires_grad_()
     teacher = (scale * torch.randn(PPI_NODES, TEACHER, generator=random)).to(device)
     return student, teacher, random_edges(PPI_NODES, PPI_EDGES).to(device)

@@ -51,7 +51,7 @@ def local_structure(
     elif kernel == "polynomial":
         similarity = (edge_dot(h, edges) + c) ** degree
     elif kernel == "cosine":
-        similarity = edge_dot(torch.nn.functional.normalize(h.double(), dim=-1), edges)
+        similarity = edge_dot(_unit_rows_in_float64(h), edges)
     else:
         raise ValueError(f"kernel: {kernel!r} is not one of l2, linear, polynomial, rbf, cosine, exp-l1")
     return _log_softmax_by(similarity, destination, len(h))
@@ -111,6 +111,13 @@ def unit_rows(z: Tensor) -> Tensor:
     """
     length = z.norm(dim=-1, keepdim=True)
     return z / torch.where(length > 0, length, 1.0)
+
+
+def _unit_rows_in_float64(h: Tensor) -> Tensor:
+    z = h.to(torch.float64, copy=True)
+    length = z.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    # in place where nobody asks for gradients: a teacher's features are wide, and these are the largest tensors here
+    return z / length if z.requires_grad else z.div_(length)
 
 
 def _log_softmax_by(value: Tensor, group: Tensor, num_groups: int) -> Tensor:
