@@ -6,6 +6,7 @@ process of its own, from its start to its end, with the peak of its resident mem
 """
 
 import argparse
+import math
 import os
 import re
 import subprocess
@@ -37,6 +38,16 @@ seconds = time.monotonic() - begun
 if status:
     sys.exit(status)
 print(f"\\n{seconds} {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}")
+"""
+NOTES = """\
+- A run of W seconds on C cores has W × C core-seconds. A job holds one core from the start of its process to its end, a
+  profile all cores; what it did with them is what the last line of its log says. What no job held is idle. A second in
+  which another process had the core, Snakemake's own among them, counts as what the job did then.
+- Training and evaluation: from the split of a seed to its test score. Profiling: a profile's job but for the start of its
+  process. All else is overhead, idle cores included.
+- A cell is a data set, a pair and a library; six models (teacher, five students) are trained in each, with ten seeds in
+  two jobs. The records of the large grid are synthetic in their scores and complete in their form, with histories of 50
+  to 150 epochs. Each figure is of a process of its own, with its start and its imports.
 """
 HEADER = ["what", "seconds", "peak memory, MB", "at most, s", "reached"]
 
@@ -100,9 +111,12 @@ def wall_time(logs: Path, began: float, ended: float, title: str) -> str:
 
 
 def dry_runs(folder: Path, cells: int) -> list[list[str]]:
-    """Plan ``cells`` cells (data set × library × pair), and so many methods of cells, which is fewer jobs."""
+    """Plan ``cells`` cells (data set × library × pair); and fewer, with as many rows in the table of comparisons.
+
+    Ten seeds of each of these rows are the records of ``large_results``.
+    """
     datasets = 10
-    whole, part = (max(1, round(n / (2 * datasets))) for n in (cells, cells / (1 + len(METHODS))))
+    whole, part = (math.ceil(n / (2 * datasets)) for n in (cells, cells / (1 + len(METHODS))))
     rows = []
     for pairs, target in ((whole, DRY_RUN), (part, DRY_RUN)):
         config = grid_of(folder / "planned", datasets=datasets, pairs=pairs, methods=METHODS)
@@ -180,7 +194,7 @@ def section(*, config: Path = ROOT / "config/config.yaml", cells: int = 1000, re
         folder = Path(scratch)
         (folder / "run").mkdir()
         parts = [default_run(folder / "run", config), grids(folder, cells, records)]
-    return "\n\n".join(["## Start-up and DAG", *parts]) + "\n"
+    return "\n\n".join(["## Start-up and DAG", *parts, NOTES]) + "\n"
 
 
 def grids(folder: Path, cells: int, records: int) -> str:
