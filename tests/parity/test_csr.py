@@ -4,7 +4,9 @@ Derivatives in float64, graphs that the data sets do not have (directed, nodes w
 features in either pass, and numbers at which the shorter algebra could lose digits.
 """
 
+import gc
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -227,6 +229,28 @@ def test_places_of_edges_by_source_and_by_head_are_those_of_the_edges():
             assert torch.equal(side.row.diff() >= 0, torch.ones(len(side.row) - 1, dtype=torch.bool))
             assert torch.equal(side.degrees.cumsum(0), side.ptr[1:])
             assert torch.equal(side.degrees, torch.bincount(side.row, minlength=NODES * heads))
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_an_adjacency_is_gone_with_its_last_user_without_the_garbage_collector(heads):
+    # dynamic graphs make one per layer and step: a cycle of references would keep them until a collection
+    graphs = [adjacency(EDGES, NODES)]
+    graphs.append(Batched([graphs[0], graphs[0]]))
+    for graph in graphs:
+        assert graph.heads(heads).num_edges == heads * len(graph.order)
+        assert len(graph.normalisation) == len(graph.shares) == 2
+    alive = [weakref.ref(graph) for graph in (*graphs, *(graph.heads(heads) for graph in graphs))]
+    gc.disable()
+    try:
+        del graph, graphs
+        assert [each() for each in alive] == [None] * 4
+    finally:
+        gc.enable()
+
+
+def test_one_head_is_the_graph_itself():
+    edges = adjacency(EDGES, NODES)
+    assert edges.heads(1) is edges
 
 
 def pairs(sources, destinations):

@@ -37,7 +37,7 @@ class Adjacency:
 
     def __init__(self, incoming: Rows) -> None:
         self.incoming = incoming
-        self._heads: dict[int, Adjacency] = {1: self}
+        self._heads: dict[int, Adjacency] = {}
 
     @property
     def num_nodes(self) -> int:
@@ -91,7 +91,11 @@ class Adjacency:
         """The edges of ``count`` graphs like this one at once: node i of copy h is i·count + h.
 
         That is how [N, heads, D] lies in memory, so attention with many heads is attention with one on this graph.
+        Kept for each ``count`` but 1: with ``outgoing`` and ``order`` 20 bytes per edge and head and 8 per node and
+        head; a batch keeps as much once more, beside that of its parts.
         """
+        if count == 1:  # not among those kept: a cycle of references would outlive the step it was made for
+            return self
         if count not in self._heads:
             with _kept():
                 self._heads[count] = self._repeated(count)
