@@ -229,6 +229,30 @@ def test_equal_features_and_zero_features_give_a_uniform_structure(kernel):
         assert local_structure(h, edge_index, kernel).tolist() == pytest.approx([-math.log(3)] * 3, abs=1e-7)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_gradient_of_a_row_of_zeros_is_of_the_size_of_the_others(kernel):
+    # node 0 has no features; a length clamped to 1e-12 would multiply its gradient by 1e12
+    random, edge_index = torch.Generator().manual_seed(0), random_edges(10, 60)
+    h = torch.randn(10, 4, generator=random)
+    h[0] = 0
+    h.requires_grad_()
+    teacher = local_structure(torch.randn(10, 4, generator=random), edge_index, kernel)
+    structure_divergence(local_structure(h, edge_index, kernel), teacher, edge_index, 10).backward()
+    sizes = h.grad.norm(dim=-1)
+    assert sizes[0] <= 3 * sizes[1:].max()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-14, 1e-12, 1.0, 1e14])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_cosine_does_not_depend_on_lengths_and_leaves_the_features_alone(scale, gradient):
+    h, edge_index = torch.randn(10, 4, generator=torch.Generator().manual_seed(0)).double(), random_edges(10, 60)
+    scaled = (scale * h).requires_grad_(gradient)
+    before = scaled.detach().clone()
+    found = local_structure(scaled, edge_index, "cosine")
+    torch.testing.assert_close(found, in_float64(h, edge_index, "cosine"), rtol=1e-12, atol=1e-12)
+    assert torch.equal(scaled, before)
+
+
 # Memory
 
 

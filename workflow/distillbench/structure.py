@@ -25,7 +25,7 @@ def local_structure(
 
     Args:
         h: features, [N, D], floating.
-        edge_index: [2, E] int64, rows (source, destination), in any order.
+        edge_index: [2, E] int64, rows (source, destination), in any order; an edge may be there several times.
         kernel: SIM(x, y) = "l2" |x-y|^2, "linear" x·y, "polynomial" (x·y + c)^degree, "rbf" exp(-|x-y|^2 / 2 sigma),
             "cosine" x·y / (|x| |y|), "exp-l1" exp(-|x-y|_1 / sigma) (the authors' released code).
 
@@ -36,7 +36,7 @@ def local_structure(
         structures (rbf with a large sigma), and is infinite for distances past 1e19.
 
     Raises:
-        ValueError: unknown kernel.
+        ValueError: unknown kernel; an edge has an end that is not a node, not in 0 … N - 1.
     """
     source, destination = edge_index
     edges = Edges(source, destination, len(h))
@@ -109,15 +109,19 @@ def unit_rows(z: Tensor) -> Tensor:
 
     F.normalize would multiply the gradient of such a row by 1e12; they occur where a node has no features.
     """
-    length = z.norm(dim=-1, keepdim=True)
-    return z / torch.where(length > 0, length, 1.0)
+    return z / _lengths(z)
 
 
 def _unit_rows_in_float64(h: Tensor) -> Tensor:
     z = h.to(torch.float64, copy=True)
-    length = z.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     # in place where nobody asks for gradients: a teacher's features are wide, and these are the largest tensors here
-    return z / length if z.requires_grad else z.div_(length)
+    return unit_rows(z) if z.requires_grad else z.div_(_lengths(z))
+
+
+def _lengths(z: Tensor) -> Tensor:
+    """[N, 1]: the length of each row, and 1 for a row of zeros."""
+    length = z.norm(dim=-1, keepdim=True)
+    return torch.where(length > 0, length, 1.0)
 
 
 def _log_softmax_by(value: Tensor, group: Tensor, num_groups: int) -> Tensor:
