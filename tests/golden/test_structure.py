@@ -101,6 +101,16 @@ def test_defaults_are_rbf_with_sigma_100_and_a_squared_dot_product():
     assert torch.equal(local_structure(h, edge_index, "polynomial"), squared)
 
 
+@pytest.mark.parametrize("end", ["source", "destination"])
+@pytest.mark.parametrize("node", [4, 1_000_000, -1])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_an_edge_without_a_node_at_its_end_is_refused_by_number(kernel, node, end):
+    h, edge_index = tensors(STUDENT)
+    edge_index[0 if end == "source" else 1, 2] = node
+    with pytest.raises(ValueError, match=f"{end} is node {node}, but num_nodes is 4"):
+        local_structure(h, edge_index, kernel)
+
+
 def test_unknown_kernel_is_refused_by_name():
     with pytest.raises(ValueError, match=r"'rfb' is not one of l2, linear, polynomial, rbf, cosine"):
         local_structure(*tensors(STUDENT), "rfb")
@@ -134,6 +144,23 @@ def test_edges_come_in_any_order(kernel):
     order = [4, 0, 5, 2, 3, 1]
     shuffled = log_ls(STUDENT, kernel, [EDGES[e] for e in order])
     assert shuffled.tolist() == pytest.approx(log_ls(STUDENT, kernel)[order].tolist(), abs=1e-14)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("nodes, edges", [(1, 1), (1, 2), (2, 4), (2, 5), (3, 400)])
+def test_an_edge_may_be_there_several_times_also_more_edges_than_pairs_of_nodes(nodes, edges, kernel):
+    h, edge_index = torch.randn(nodes, 3, generator=torch.Generator().manual_seed(0)), random_edges(nodes, edges)
+    single, double = h.clone().requires_grad_(), h.double().requires_grad_()
+    weight = torch.arange(1.0, edges + 1)
+    found, expected = (
+        local_structure(single, edge_index, kernel, **OPTIONS),
+        in_float64(double, edge_index, kernel, **OPTIONS),
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    (grad,), (grad64,) = (
+        torch.autograd.grad((weight * of).sum(), z) for of, z in ((found, single), (expected, double))
+    )
+    torch.testing.assert_close(grad.double(), grad64, rtol=1e-5, atol=1e-5 * max(1, grad64.abs().max().item()))
 
 
 def test_no_edges_give_an_empty_structure_and_no_divergence():
@@ -354,5 +381,10 @@ def test_the_structure_of_a_graph_is_the_same_to_the_bit_in_every_batch(kernel):
 def test_nodes_without_features_and_without_edges():
     none = torch.empty(2, 0, dtype=torch.int64)
     for of in (edge_dot, edge_squared_distance, edge_absolute_distance):
-        assert of(torch.randn(3, 4), Edges(*none, 3)).shape == (0,)
+        h = torch.randn(3, 4).requires_grad_()
+        found = of(h, Edges(*none, 3))
+        assert found.shape == (0,)
+        (first,) = torch.autograd.grad(found.sum(), h, create_graph=True)
+        assert torch.equal(first, torch.zeros(3, 4))
+        assert of(torch.randn(0, 4), Edges(*none, 0)).shape == (0,)
         assert of(torch.empty(3, 0), Edges(*torch.tensor([[0, 1], [2, 2]]), 3)).tolist() == [0, 0]

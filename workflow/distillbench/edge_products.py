@@ -1,12 +1,13 @@
 """What the features at the two ends of an edge make, for every edge, without a tensor of edges × features.
 
-Dot products and squared distances are sampled dense-dense products, their gradients products of a sparse matrix and a
-dense one; both run in float64 on blocks of columns, so memory is that of a block of nodes and of numbers per edge.
-Differentiable to any order: the gradient of the one is made of the other.
+Dot products and squared distances are sampled dense-dense products, their gradients sums along rows of edges (see
+compressed_rows); both run in float64 on blocks of columns, so memory is that of a block of nodes and of numbers per
+edge. They are differentiable to any order, since the gradient of the one is made of the other; absolute distances
+twice. Near-duplicates keep their digits in distances and in first derivatives; in second ones they are not looked for.
+On GPUs without fast float64 (most but those for data centres have 1/32 of float32's speed or less) all this is slow.
 """
 
 import math
-import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import repeat
@@ -16,8 +17,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from distillbench.compressed_rows import Rows, compressed, products, reduced, sums
+
 _COLUMNS = 128  # of a block, at most: its float64 copy stays in cache, and is small beside the features
-_CHUNK_ELEMENTS = 1 << 17  # of one chunk of edges × features: 1 MB in float64, stays in cache
+# of one chunk of edges × features: 1 MB in float64 stays in cache, 128 MB keep a GPU busy
+_CHUNK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 24}
 # nearer than a thousandth of their lengths, two nodes' distance is computed from their difference
 _NEAR = 1e-6
 
@@ -25,47 +29,34 @@ _Kind = Literal["product", "squared"]
 
 
 class Edges:
-    """A set of edges, in any order, as a sparse matrix by destination and as one by source; sorted when needed."""
+    """A set of edges, in any order, as rows by destination and by source; sorted when needed.
+
+    Raises ValueError: an end is not a node, not in 0 … num_nodes - 1.
+    """
 
     def __init__(self, source: Tensor, destination: Tensor, num_nodes: int) -> None:
         self.source, self.destination, self.num_nodes = source, destination, num_nodes
+        for end, nodes in (("source", source), ("destination", destination)):
+            # what follows indexes unchecked
+            for node in torch.stack(nodes.aminmax()).tolist() if len(nodes) else ():
+                if not 0 <= node < num_nodes:
+                    raise ValueError(f"edge_index: an edge's {end} is node {node}, but num_nodes is {num_nodes}")
 
     @cached_property
-    def into(self) -> "_Rows":
-        """Row i: the edges into node i, columns are their sources."""
-        return _Rows(self.destination, self.source, self.num_nodes)
+    def into(self) -> tuple[Rows, Tensor | None]:
+        """Row i: the edges into node i, neighbours are their sources; and see ``compressed``."""
+        return compressed(self.destination, self.source, self.num_nodes)
 
     @cached_property
-    def out_of(self) -> "_Rows":
-        """Row i: the edges out of node i, columns are their destinations."""
-        return _Rows(self.source, self.destination, self.num_nodes)
-
-
-class _Rows:
-    """Edges by one of their ends, compressed."""
-
-    def __init__(self, row: Tensor, column: Tensor, num_nodes: int) -> None:
-        self.order = None if bool((row[1:] >= row[:-1]).all()) else torch.argsort(row, stable=True)
-        if self.order is not None:
-            column = column[self.order]
-        count = torch.bincount(row, minlength=num_nodes).cumsum(0)
-        kind = torch.int32 if max(len(row), num_nodes) < 1 << 31 else torch.int64
-        self.start = torch.cat([count.new_zeros(1), count]).to(kind)
-        self.column = column.to(kind)
-
-    def matrix(self, values: Tensor) -> Tensor:
-        """[N, N] with one value per edge, in the order of the edges."""
-        n = len(self.start) - 1
-        values = values if self.order is None else values[self.order]
-        with warnings.catch_warnings():  # torch says once that its compressed layouts are in beta
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
-            return torch.sparse_csr_tensor(self.start, self.column, values, (n, n), check_invariants=False)
+    def out_of(self) -> tuple[Rows, Tensor | None]:
+        """Row i: the edges out of node i, neighbours are their destinations; and see ``compressed``."""
+        return compressed(self.source, self.destination, self.num_nodes)
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:
-        """a[row] · b[column] for every edge, in the order of the edges; float64 [N, D] both."""
-        zeros = a.new_zeros(len(self.column))
-        found: Tensor = torch.sparse.sampled_addmm(self.matrix(zeros), a, b.T, beta=0.0).values()
-        return found if self.order is None else torch.empty_like(found).index_copy_(0, self.order, found)
+        """a_destination · b_source for every edge, [E] in the order of the edges, of a, b [N, D]."""
+        rows, order = self.into
+        found = products(rows, a, b)
+        return found if order is None else torch.empty_like(found).index_copy_(0, order, found)
 
 
 def edge_dot(h: Tensor, edges: Edges) -> Tensor:
@@ -105,7 +96,7 @@ class _EdgeProduct(torch.autograd.Function):
         for x, y in zip(_blocks(a), repeat(None) if a is b else _blocks(b), strict=False):
             if kind == "squared":
                 own += torch.linalg.vecdot(x, x if y is None else y)
-            dots += edges.into.dot(x, x).mul_(2) if y is None else edges.into.dot(x, y).add_(edges.into.dot(y, x))
+            dots += edges.dot(x, x).mul_(2) if y is None else edges.dot(x, y).add_(edges.dot(y, x))
         if kind == "product":
             return dots
         lengths = own[edges.source] + own[edges.destination]
@@ -136,13 +127,14 @@ class _Spread(torch.autograd.Function):
     def forward(ctx: Any, g: Tensor, x: Tensor, edges: Edges, kind: _Kind) -> Tensor:
         ctx.save_for_backward(g, x)
         ctx.edges, ctx.kind = edges, kind
-        into, out_of = edges.into.matrix(g), edges.out_of.matrix(g)
-        total = g.new_zeros(len(x), 1)
-        total.index_add_(0, edges.source, g[:, None]).index_add_(0, edges.destination, g[:, None])
+        (into, g_into), (out_of, g_out_of) = (
+            (rows, g if order is None else g[order]) for rows, order in (edges.into, edges.out_of)
+        )
+        total = reduced(g_into, into, "sum").add_(reduced(g_out_of, out_of, "sum"))[:, None]
         out = torch.empty_like(x)
         for columns in _columns(x.shape[1]):
             block = x[:, columns].double().contiguous()
-            spread = (into @ block).add_(out_of @ block)
+            spread = sums(into, block, g_into).add_(sums(out_of, block, g_out_of))
             # both parts in float64: between near-duplicates they cancel
             out[:, columns] = spread if kind == "product" else spread.addcmul_(total, block, value=-1).neg_()
         return out
@@ -202,7 +194,7 @@ def _differences(h: Tensor, source: Tensor, destination: Tensor) -> Iterator[tup
     """
     for columns in _columns(h.shape[1]):
         block = h[:, columns].double().contiguous()
-        step = max(1, _CHUNK_ELEMENTS // block.shape[1])
+        step = max(1, _CHUNK_ELEMENTS[h.device.type] // block.shape[1])
         a, b = block.new_empty(2, min(step, len(source)), block.shape[1])
         for begin in range(0, len(source), step):
             part = slice(begin, begin + step)

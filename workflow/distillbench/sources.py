@@ -21,6 +21,7 @@ MODEL_SOURCES = (
     "seeds.py",
     "specs.py",
     "tasks.py",
+    "compressed_rows.py",
     "backends/base.py",
     "neighbours.py",
     "models.py",

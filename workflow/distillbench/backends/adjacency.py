@@ -6,27 +6,11 @@ counted once per graph, and a batch puts the results of its graphs one after ano
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class Rows(NamedTuple):
-    """Edges sorted by the row that they belong to.
-
-    ptr: [R + 1], where each row begins. neighbour: [E], the other end of each edge. row: [E], its row. All are int32
-    where they fit, which halves what is read beside the features.
-    """
-
-    ptr: Tensor
-    neighbour: Tensor
-    row: Tensor
-
-    @property
-    def degrees(self) -> Tensor:
-        """[R]: edges of each row."""
-        return self.ptr.diff()
+from distillbench.compressed_rows import Rows, compressed, smallest
 
 
 class Adjacency:
@@ -63,9 +47,9 @@ class Adjacency:
     def _transposed(self) -> tuple[Rows, Tensor]:
         with _kept():
             ptr, source, destination = self.incoming
-            row, order = source.sort(stable=True)
-            places = order.to(ptr.dtype)
-            return Rows(_pointers(row, self.num_nodes), destination[order], row), places
+            outgoing, order = compressed(source, destination, self.num_nodes)
+            order = torch.arange(self.num_edges, device=ptr.device) if order is None else order
+            return outgoing, order.to(ptr.dtype)
 
     @cached_property
     def normalisation(self) -> tuple[Tensor, Tensor]:
@@ -102,7 +86,7 @@ class Adjacency:
         return self._heads[count]
 
     def _repeated(self, count: int) -> "Adjacency":
-        dtype = _smallest(count * max(self.num_edges, self.num_nodes))
+        dtype = smallest(count * max(self.num_edges, self.num_nodes))
         head = torch.arange(count, device=self.incoming.ptr.device, dtype=dtype)
 
         def spread(side: Rows) -> tuple[Rows, Tensor]:
@@ -145,10 +129,10 @@ class Batched(Adjacency):
 
 
 def adjacency(edge_index: Tensor, num_nodes: int) -> Adjacency:
-    """The edges of ``edge_index`` [2, E], sorted by destination."""
+    """The edges of ``edge_index`` [2, E]."""
     with _kept():
-        source, destination = edge_index.to(_smallest(max(edge_index.shape[1], num_nodes)))
-        return Adjacency(Rows(_pointers(destination, num_nodes), source.contiguous(), destination.contiguous()))
+        source, destination = edge_index
+        return Adjacency(compressed(destination, source, num_nodes)[0])
 
 
 def _kept() -> torch.inference_mode:
@@ -156,19 +140,9 @@ def _kept() -> torch.inference_mode:
     return torch.inference_mode(mode=False)
 
 
-def _smallest(largest: int) -> torch.dtype:
-    return torch.int32 if largest < 2**31 else torch.int64
-
-
-def _pointers(row: Tensor, count: int) -> Tensor:
-    """[count + 1]: where each row begins among sorted ``row`` [E]."""
-    rows = torch.arange(count + 1, device=row.device, dtype=row.dtype)
-    return torch.searchsorted(row.contiguous(), rows).to(row.dtype)
-
-
 def _joined(parts: Sequence[Adjacency], sides: Sequence[Rows]) -> Rows:
     nodes, edges = ([getattr(part, name) for part in parts] for name in ("num_nodes", "num_edges"))
-    dtype = _smallest(max(sum(nodes), sum(edges)))
+    dtype = smallest(max(sum(nodes), sum(edges)))
     # the last pointer of a part is the first of the next
     ptr = [side.ptr if last else side.ptr[:-1] for side, last in zip(sides, _is_last(sides), strict=True)]
     return Rows(

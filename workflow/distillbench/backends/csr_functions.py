@@ -1,13 +1,11 @@
 """Sums, attention, extremes and moments over neighbours, with their derivatives, without a tensor of edges × features.
 
 Each is a ``torch.autograd.Function`` on an Adjacency. The forward pass goes along the incoming edges, the backward pass
-along the outgoing ones, which are sorted, too: nothing is scattered, so sums have one order and results are
-reproducible. The inner loops are torch's own: ``embedding_bag`` is the product of a sparse and a dense matrix (two to
-three times as fast as MKL's on rows of 50 to 256 features), ``sampled_addmm`` a dense product at the edges only.
+along the outgoing ones, which are sorted, too, so sums have one order and results are reproducible. One gradient is
+scattered, that of extremes: on CUDA, what a node receives from several maxima is added in no fixed order.
 First derivatives only: the derivative of a derivative raises RuntimeError.
 """
 
-import warnings
 from typing import Any
 
 import torch
@@ -15,12 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distillbench.backends.adjacency import Adjacency, Rows
-
-with warnings.catch_warnings():
-    # torch says once per process that the layout is new; here is said which parts of it are used
-    warnings.simplefilter("ignore")
-    torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1), check_invariants=False)
+from distillbench.backends.adjacency import Adjacency
+from distillbench.compressed_rows import Rows, products, reduced, sums
 
 
 def neighbour_sum(x: Tensor, adjacency: Adjacency, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -36,12 +30,12 @@ class _NeighbourSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, adjacency: Adjacency, weights: tuple[Tensor, Tensor] | None) -> Tensor:
         ctx.adjacency, ctx.weights = adjacency, weights
-        return _sums(adjacency.incoming, x, weights and weights[0])
+        return sums(adjacency.incoming, x, weights and weights[0])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _sums(ctx.adjacency.outgoing, grad, ctx.weights and ctx.weights[1]), None, None
+        return sums(ctx.adjacency.outgoing, grad, ctx.weights and ctx.weights[1]), None, None
 
 
 def attention(x: Tensor, att_src: Tensor, att_dst: Tensor, adjacency: Adjacency, negative_slope: float) -> Tensor:
@@ -69,11 +63,11 @@ class _Attention(torch.autograd.Function):
         source, destination = (x.reshape(nodes, -1) @ vectors).split(heads, dim=1)
         scores = _at(source.reshape(-1), side.neighbour).add_(_at(destination.reshape(-1), side.row))
         alpha = F.leaky_relu(scores, negative_slope)
-        alpha.sub_(_at(_reduced(alpha, side, "max"), side.row)).exp_()
-        alpha.div_(_at(_reduced(alpha, side, "sum"), side.row))
+        alpha.sub_(_at(reduced(alpha, side, "max"), side.row)).exp_()
+        alpha.div_(_at(reduced(alpha, side, "sum"), side.row))
         ctx.save_for_backward(x, vectors, scores, alpha)
         ctx.repeated, ctx.negative_slope = repeated, negative_slope
-        return _sums(side, x.reshape(-1, width), alpha).view_as(x)
+        return sums(side, x.reshape(-1, width), alpha).view_as(x)
 
     @staticmethod
     @once_differentiable
@@ -82,17 +76,17 @@ class _Attention(torch.autograd.Function):
         (nodes, heads, width), side, outgoing = x.shape, ctx.repeated.incoming, ctx.repeated.outgoing
         order = ctx.repeated.order
         flat, grad = x.reshape(-1, width), grad.reshape(-1, width)
-        d_scores = _products(side, grad, flat, alpha)
-        d_scores.sub_(_at(_reduced(alpha * d_scores, side, "sum"), side.row)).mul_(alpha)
+        d_scores = products(side, grad, flat)
+        d_scores.sub_(_at(reduced(alpha * d_scores, side, "sum"), side.row)).mul_(alpha)
         d_scores = torch.ops.aten.leaky_relu_backward(d_scores, scores, ctx.negative_slope, False)
         d_ends = torch.cat(
             [
-                _reduced(_at(d_scores, order), outgoing, "sum").view(nodes, heads),
-                _reduced(d_scores, side, "sum").view(nodes, heads),
+                reduced(_at(d_scores, order), outgoing, "sum").view(nodes, heads),
+                reduced(d_scores, side, "sum").view(nodes, heads),
             ],
             dim=1,
         )
-        d_x = _sums(outgoing, grad, _at(alpha, order)).view(nodes, -1).addmm_(d_ends, vectors.T)
+        d_x = sums(outgoing, grad, _at(alpha, order)).view(nodes, -1).addmm_(d_ends, vectors.T)
         d_vectors = (x.reshape(nodes, -1).T @ d_ends).view(heads, width, 2, heads).diagonal(dim1=0, dim2=3)
         d_src, d_dst = d_vectors.permute(1, 2, 0).unsqueeze(1)
         return d_x.view_as(x), d_src, d_dst, None, None
@@ -142,7 +136,7 @@ class _EdgeMoments(torch.autograd.Function):
         mean_a, centred_a, in_degrees = _centred(a, adjacency.incoming)
         mean_b, centred_b, out_degrees = _centred(b, adjacency.outgoing)
         # the sum over a node's edges of ã_i − b̃_j: half of the derivative by a_i, too
-        of_a = in_degrees * centred_a - _sums(adjacency.incoming, centred_b)
+        of_a = in_degrees * centred_a - sums(adjacency.incoming, centred_b)
         squares = (centred_a * (2 * of_a - in_degrees * centred_a)).sum(0) + (out_degrees * centred_b.square()).sum(0)
         ctx.save_for_backward(a, b, of_a.to(a.dtype))
         ctx.adjacency = adjacency
@@ -154,7 +148,7 @@ class _EdgeMoments(torch.autograd.Function):
         adjacency, (a, b, of_a) = ctx.adjacency, ctx.saved_tensors
         _, centred_a, in_degrees = _centred(a, adjacency.incoming)
         _, centred_b, out_degrees = _centred(b, adjacency.outgoing)
-        of_b = out_degrees * centred_b - _sums(adjacency.outgoing, centred_a)
+        of_b = out_degrees * centred_b - sums(adjacency.outgoing, centred_a)
         d_a = (in_degrees * d_mean + 2 * d_var * of_a) / adjacency.num_edges
         d_b = (2 * d_var * of_b - out_degrees * d_mean) / adjacency.num_edges
         return d_a.to(a.dtype), d_b.to(b.dtype), None
@@ -165,33 +159,6 @@ def _centred(x: Tensor, side: Rows) -> tuple[Tensor, Tensor, Tensor]:
     degrees, x = side.degrees[:, None].double(), x.double()
     mean = (degrees * x).sum(0) / len(side.neighbour)
     return mean, x - mean, degrees
-
-
-def _sums(side: Rows, x: Tensor, weights: Tensor | None = None) -> Tensor:
-    """[R, D]: by row, the sum of ``x`` [M, D] at its neighbours, times ``weights`` [E]."""
-    if weights is not None:
-        weights = weights.to(x.dtype)
-    found: Tensor = F.embedding_bag(
-        side.neighbour,
-        x.detach().contiguous(),
-        side.ptr,
-        mode="sum",
-        per_sample_weights=weights,
-        include_last_offset=True,
-    )
-    return found
-
-
-def _products(side: Rows, left: Tensor, right: Tensor, like: Tensor) -> Tensor:
-    """[E]: left_row · right_neighbour at every edge; ``like`` [E] is any tensor of finite values."""
-    shape = (len(left), len(right))
-    edges = torch.sparse_csr_tensor(side.ptr, side.neighbour, like, shape, check_invariants=False)
-    return torch.sparse.sampled_addmm(edges, left, right.T, beta=0.0).values()
-
-
-def _reduced(values: Tensor, side: Rows, how: str) -> Tensor:
-    """[R]: ``values`` [E] reduced by row."""
-    return torch.segment_reduce(values, how, offsets=side.ptr, unsafe=True)
 
 
 def _at(values: Tensor, index: Tensor) -> Tensor:
