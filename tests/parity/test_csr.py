@@ -204,6 +204,21 @@ def test_an_edge_convolution_with_negative_weights_of_the_norm_takes_the_smalles
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+def test_a_frozen_norm_keeps_its_statistics_while_the_layer_is_trained():
+    layer, x = CSR.conv("edge", 5, 6), random(NODES, 5).requires_grad_()
+    initialise(layer, 0, "layer")
+    layer.norm.running_mean.copy_(random(6, seed=1))
+    layer.norm.running_var.fill_(2.0)
+    expected = layer.eval()(graph_of(), x)
+    layer.train().norm.eval()
+    before = {name: value.clone() for name, value in layer.norm.state_dict().items()}
+    found = layer(graph_of(), x)
+    assert torch.equal(found, expected)
+    assert all(torch.equal(value, before[name]) for name, value in layer.norm.state_dict().items())
+    found.sum().backward()
+    assert x.grad.isfinite().all()
+
+
 def test_a_norm_over_one_edge_is_refused():
     layer = CSR.conv("edge", 5, 6)
     with pytest.raises(ValueError, match="no statistics of 1"):
@@ -246,6 +261,13 @@ def test_an_adjacency_is_gone_with_its_last_user_without_the_garbage_collector(h
         assert [each() for each in alive] == [None] * 4
     finally:
         gc.enable()
+
+
+def test_edges_in_any_order_are_the_same_rows():
+    order = torch.tensor([5, 3, 0, 8, 1, 7, 2, 6, 4])
+    shuffled, edges, x = adjacency(EDGES[:, order], NODES), adjacency(EDGES, NODES), random(NODES, 3)
+    assert torch.equal(shuffled.incoming.row, edges.incoming.row)
+    torch.testing.assert_close(neighbour_sum(x, shuffled), neighbour_sum(x, edges))
 
 
 def test_one_head_is_the_graph_itself():
@@ -337,6 +359,13 @@ def test_the_whole_student_makes_no_such_tensor_either():
 
 
 # Reproducible
+
+
+@pytest.mark.parametrize("nodes, count", [(1, 2), (2, 5), (3, 40)])
+def test_attention_on_more_edges_than_pairs_of_nodes(nodes, count):
+    edges = adjacency(EDGES.flatten().repeat(5)[: 2 * count].view(2, count) % nodes, nodes)
+    inputs = [random(n, 2, 4, seed=n, dtype=torch.float64).requires_grad_() for n in (nodes, 1, 1)]
+    assert torch.autograd.gradcheck(lambda *inputs: attention(*inputs, edges, 0.2), inputs)
 
 
 def test_two_passes_give_the_same_bits():

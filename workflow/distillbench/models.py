@@ -1,4 +1,4 @@
-"""The models, on any backend: layers are the library's own, everything around them is written once, here.
+"""The models, on any backend: layers are the backend's, everything around them is written once, here.
 
 Weights have names common to all libraries and are initialised by name, so one seed gives equal weights everywhere and a
 difference between libraries is a finding, not an accident.
@@ -201,7 +201,7 @@ def canonical_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_canonical(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load weights saved by ``canonical_state``, from either library.
+    """Load weights saved by ``canonical_state``, from any backend.
 
     Raises:
         KeyError: the names are not this model's. RuntimeError: the shapes are not. The model is unchanged then.

@@ -51,7 +51,7 @@ class Graph:
 
 
 class Backend(Protocol):
-    """A graph library. The two implementations differ in nothing but the library they call."""
+    """A graph library, or the layers in torch alone: same layers, same weights, same results to rounding."""
 
     name: str
 
@@ -68,10 +68,10 @@ class Backend(Protocol):
         """The same nodes with other edges (dynamic graphs); ``edge_index`` is sorted by destination."""
 
     def conv(self, kind: ConvKind, d_in: int, d_out: int, **options: Any) -> nn.Module:
-        """The library's own layer as ``module(graph, x) -> x``, [N, d_in] to [N, d_out] (gat: [N, heads, d_out]).
+        """A layer as ``module(graph, x) -> x``, [N, d_in] to [N, d_out] (gat: [N, heads, d_out]).
 
-        The library's layer is its attribute ``layer``; ``canonical`` maps prefixes of that layer's parameter names to
-        names common to all libraries.
+        Where it is a library's own, that one is its attribute ``layer``, and ``canonical`` maps prefixes of its
+        parameters' names to names common to all backends; other layers have the common names themselves.
         gat: heads, negative_slope; no bias, no residual. gcn, sage: with bias. gin: ``nn`` is applied to the sum.
         edge: max over neighbours of BatchNorm(theta (x_i - x_j) + phi x_i), without activation.
         """
