@@ -68,9 +68,10 @@ class LSP(Method):
 
     def _divergence(self, student: Output, teacher: Output, s: int, t: int, ctx: Context) -> Tensor:
         edges = union_edges(student.edge_index[s], teacher.edge_index[t], ctx.num_nodes)
-        if not self.params.self_loops:
-            edges = edges[:, edges[0] != edges[1]]
         stored = ctx.precomputed.get(f"structure{t}") if edges is ctx.edge_index else None
+        if not self.params.self_loops:
+            keep = edges[0] != edges[1]
+            edges, stored = edges[:, keep], None if stored is None else stored[keep]
         of_teacher = self._structure(teacher.hidden[t], edges) if stored is None else stored
         of_student = self._structure(student.hidden[s], edges)
         p = self.params
@@ -83,6 +84,11 @@ class LSP(Method):
         return local_structure(h, edges, p.kernel, sigma=p.sigma, c=p.c, degree=p.degree)
 
     def precompute(self, teacher: Output, edge_index: Tensor) -> dict[str, Tensor]:
-        """The teacher's structure, where it is over the graph's own edges."""
-        static = [t for _, t in self.params.layers if self.params.self_loops and teacher.edge_index[t] is edge_index]
-        return {f"structure{t}": self._structure(teacher.hidden[t], edge_index) for t in static}
+        """The teacher's structure, where it is over the graph's own edges; zero at self-loops that are left out."""
+        keep = slice(None) if self.params.self_loops else edge_index[0] != edge_index[1]
+        stored = {}
+        for t in {t for _, t in self.params.layers if teacher.edge_index[t] is edge_index}:
+            of_kept = self._structure(teacher.hidden[t], edge_index[:, keep])
+            stored[f"structure{t}"] = of_kept.new_zeros(edge_index.shape[1])
+            stored[f"structure{t}"][keep] = of_kept
+        return stored

@@ -59,5 +59,5 @@ class LSPOfficial(Method):
 
     def precompute(self, teacher: Output, edge_index: Tensor) -> dict[str, Tensor]:
         """The teacher's structure, where it is over the graph's own edges."""
-        static = [t for _, t in self.params.layers if teacher.edge_index[t] is edge_index]
+        static = {t for _, t in self.params.layers if teacher.edge_index[t] is edge_index}
         return {f"structure{t}": self._structure(teacher.hidden[t], edge_index) for t in static}
