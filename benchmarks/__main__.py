@@ -1,10 +1,13 @@
 """All benchmarks, into one page: ``python -m benchmarks``.
 
 Every case runs ours and the plain formulations a user would write in one go, interleaved (see pairs), and asks whether
-what was wanted is reached. Run it with nothing beside it; 20 minutes on two cores.
+what was wanted is reached; growth and dag are sections of their own. Run it with nothing beside it: an hour on two
+cores.
 """
 
 import argparse
+import math
+import os
 import platform
 import statistics
 import sys
@@ -15,10 +18,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import growth, lsp, similarities, student_step
-from benchmarks.pairs import Case, Result, measure, say
+from benchmarks import lsp, similarities, student_step
+from benchmarks.pairs import Case, Measured, Result, measure, say
 from benchmarks.steps import ROOT, cpu_name, markdown, shown
 from distillbench.backends import missing_reason
+from distillbench.record import write_atomically
 
 SUITES = {"lsp": lsp.cases, "step": student_step.cases, "similarities": similarities.cases}
 
@@ -31,30 +35,41 @@ def chosen(patterns: Sequence[str]) -> list[Case]:
         for case in cases()
         if not patterns or any(p.lower() in f"{suite} {case.name}".lower() for p in patterns)
     ]
-    if not found and "growth" not in patterns:
-        raise SystemExit(f"--only {' '.join(patterns)}: no such case; there are {', '.join(SUITES)} and growth")
+    if not found:
+        raise SystemExit(f"--only {' '.join(patterns)}: no such case; there are {', '.join(SUITES)}, growth and dag")
     return found
 
 
 def row_of(result: Result, other: int) -> list[str]:
     """A row of the table: ours against one other side."""
     case, ours, side = result.case, result.sides[0], result.sides[1 + other]
-    ratio, target = result.ratio(other), case.targets[other]
+    ratio, target, spread = result.ratio(other), case.targets[other], result.spread(other)
+    row = [case.name, case.others[other].name, shown(ours.median, 1, 1000)]
     if ratio is None:
-        return [case.name, case.others[other].name, shown(ours.median, 1, 1000), side.missing, *["–"] * 6]
-    reached = "–" if target is None else f"{'yes' if ratio >= target else '**no**'}, ≥ {target:g}"
+        return [*row, side.missing, "–", "–", "–", _megabytes(ours), "–", "–", shown(result.over_limit, 1), "–"]
     return [
-        case.name,
-        case.others[other].name,
-        shown(ours.median, 1, 1000),
+        *row,
         shown(side.median, 1, 1000),
         f"{ratio:.2f}",
-        reached,
-        shown(ours.memory_mb, 0),
-        shown(side.memory_mb, 0),
+        "–" if spread is None else f"{spread[0]:.2f}–{spread[1]:.2f}",
+        _wanted(target, ratio, "≥"),
+        _megabytes(ours),
+        _megabytes(side),
+        _wanted(case.memory_mb if side.memory_mb >= 1000 else None, ours.memory_mb, "≤"),
         shown(result.over_limit, 1),
         "–" if side.differs is None else f"{side.differs:.0e}",
     ]
+
+
+def _megabytes(one: Measured) -> str:
+    return shown(None if math.isnan(one.memory_mb) else one.memory_mb, 0)
+
+
+def _wanted(target: float | None, found: float, sign: str) -> str:
+    if target is None:
+        return "–"
+    reached = found >= target if sign == "≥" else found <= target
+    return f"{sign} {target:g}: {'yes' if reached else '**no**'}"
 
 
 HEADER = [
@@ -63,87 +78,129 @@ HEADER = [
     "ours, ms",
     "theirs, ms",
     "theirs / ours",
+    "quartiles",
     "wanted",
     "ours, MB",
     "theirs, MB",
+    "wanted, MB",
     "ours / limit",
     "differ by",
 ]
 
 
-def machine(device: str, results: Sequence[Result]) -> str:
-    """What it ran on."""
-    where = torch.cuda.get_device_name() if device != "cpu" else f"one thread of {cpu_name()}"
-    rates = ""
-    if results:
-        gemm = statistics.median(result.gemm for result in results)
-        bandwidth = statistics.median(result.bandwidth for result in results)
-        rates = (
-            f"; measured meanwhile: {gemm / 1e9:.0f} Gflop/s in dense products, {bandwidth / 1e9:.1f} GB/s in copies"
-        )
-    return f"{where}, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}{rates}"
+def machine(device: str) -> str:
+    """What it runs on."""
+    where = torch.cuda.get_device_name() if device != "cpu" else f"{cpu_name()}, {os.cpu_count()} cores"
+    return f"{where}, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
-def report(args: argparse.Namespace) -> str:
-    """Measure, and write the page."""
-    begun = time.monotonic()
+def against_plain(args: argparse.Namespace) -> str:
+    """Every case, interleaved."""
     results = []
-    for case in chosen(args.only):
-        results.append(measure(case, args.pairs, args.device))
-        say(results[-1])
-    table = markdown(HEADER, [row_of(r, other) for r in results for other in range(len(r.case.others))])
-    growing = ""
-    if not args.only or "growth" in args.only:
-        backends = [b for b in ("pyg", "csr") if missing_reason(b) is None]
-        growing = growth.section(args.output.with_name("growth.png"), backends, args.shrink)
-    return PAGE.format(
-        command=" ".join(["python -m benchmarks", *args.given]),
-        date=datetime.now(UTC).date().isoformat(),
-        machine=machine(args.device, results),
-        seconds=f"{time.monotonic() - begun:.0f}",
+    for case in filter(None, (each.on(args.device) for each in chosen(args.only))):
+        result = measure(case, args.pairs, args.device)
+        if result is not None:
+            results.append(result)
+            say(result)
+    if not results:
+        raise SystemExit("none of these cases can be measured here")
+    return AGAINST_PLAIN.format(
         pairs=args.pairs,
-        table=table,
-        growth=growing or "Not measured.",
+        gemm=f"{statistics.median(result.gemm for result in results) / 1e9:.0f} Gflop/s",
+        bandwidth=f"{statistics.median(result.bandwidth for result in results) / 1e9:.1f} GB/s",
+        threads="one thread a process" if args.device == "cpu" else "the GPU",
+        table=markdown(HEADER, [row_of(r, other) for r in results for other in range(len(r.case.others))]),
     )
 
 
-PAGE = """# How fast it is
+def grown(args: argparse.Namespace) -> str:
+    """Growth with nodes and edges."""
+    from benchmarks import growth  # a machine that measures steps need not be able to draw
 
-Written by `{command}` on {date} in {seconds} s; {machine}.
+    backends = [backend for backend in ("pyg", "csr") if missing_reason(backend) is None]
+    name = "growth.png" if args.device == "cpu" else f"growth-{args.device}.png"
+    return GROWN.format(tables=growth.section(args.output.with_name(name), backends, args.device, args.shrink))
 
-## Against plain formulations
 
-Every side in a process of its own, in turn, medians of {pairs} steps after warming up. “theirs / ours” is the ratio of
-medians: how many times as long the other takes. MB: the peak of a step beyond what is held before it. “ours / limit”:
-our time over the time in which the machine, at the rates measured meanwhile, could do the dense products and the
-memory traffic that the computation cannot do without. “differ by”: largest difference between the two results, relative
-to the largest number in ours. “default malloc” is what a script has that does not care; without the words, malloc keeps
-what is freed, as in every run of distillbench.
+def of_dag(args: argparse.Namespace) -> str:  # noqa: ARG001
+    """Start-up and DAG."""
+    from benchmarks import dag
+
+    return dag.section()
+
+
+SECTIONS = {"plain": against_plain, "growth": grown, "dag": of_dag}
+AGAINST_PLAIN = """## Against plain formulations
+
+Every side in a process of its own, in turn, medians of {pairs} steps after warming up, on {threads}. “theirs / ours” is
+the ratio of medians: how many times as long the other takes; quartiles: of the ratio, round by round. MB: the peak of a
+step beyond what is held before it. “ours / limit”: our time over the time in which the machine, at the rates measured
+meanwhile ({gemm} in dense products, {bandwidth} in copies), could do the arithmetic and the memory traffic that the
+computation cannot do without. “differ by”: largest difference between two results, relative to the largest number in
+one. “default malloc” is what a script has that does not care; without the words, malloc keeps what is freed, as in
+every run of distillbench.
 
 {table}
-
-## Growth
-
-Time and memory of one epoch of an LSP student (GAT, 5 layers of 2 × 68, without the teacher's part, which is computed
-once). Exponent: slope of the logarithms over the upper half of the sizes.
-
-{growth}
 """
+GROWN = """## Growth
+
+Time and memory of one epoch of an LSP student (GAT, 5 layers of 2 × 68; the teacher's part is computed before), and of
+its structure loss alone. Exponents: slopes of the logarithms, over the upper half of the sizes and over all of them;
+1 is linear. MB: beyond the graph and what else is held before training.
+
+{tables}
+"""
+TITLE = "# How fast it is\n\n`make benchmarks` writes all of this page; `python -m benchmarks --only growth` a part.\n"
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with a section in place of the one of that name, or at its end."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    block = f"{begin}\n{text.strip()}\n{end}"
+    if begin in page and end in page:
+        before, _, rest = page.partition(begin)
+        return before + block + rest.partition(end)[2]
+    return f"{page.rstrip()}\n\n{block}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="cases or suites whose name has one")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="WORD", help="growth, dag, or cases whose suite or name has the word"
+    )
     parser.add_argument("--pairs", type=int, default=7, help="steps of each side (at least 5 for a page that is kept)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--shrink", type=int, default=1, help="divide the sizes of the growth by this, for a trial")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "RESULTS.md")
+    parser.add_argument("--output", type=Path, help="the page; default: benchmarks/RESULTS.md, and for some cases none")
     args = parser.parse_args(arguments)
-    args.given = sys.argv[1:] if arguments is None else list(arguments)
-    page = report(args)
-    args.output.write_text(page, encoding="utf-8")
-    print(page)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if args.pairs < 2:
+        parser.error(f"--pairs: {args.pairs}: at least 2")
+    wanted = [name for name in ("growth", "dag") if name in args.only]
+    args.only = [word for word in args.only if word not in (*wanted, "plain")]
+    if args.device != "cpu" and "dag" in wanted:
+        parser.error("--only dag: it is measured on CPUs; add --device cpu")
+    if args.only or not wanted:
+        wanted = (
+            ["plain", *wanted]
+            if args.only or "plain" in given
+            else [name for name in SECTIONS if name != "dag" or args.device == "cpu"]
+        )
+    # some cases are a trial: the page's table is of all of them
+    keep = args.output is not None or not args.only
+    args.output = args.output or ROOT / "benchmarks" / "RESULTS.md"
+    for name in wanted:
+        begun = time.monotonic()
+        heading, _, text = SECTIONS[name](args).strip().partition("\n")
+        written = " ".join(["python -m benchmarks", *given])
+        about = f"Written by `{written}` on {datetime.now(UTC).date()} in {time.monotonic() - begun:.0f} s; "
+        about += f"{machine(args.device)}."
+        section = f"{heading}{'' if args.device == 'cpu' else ', on a GPU'}\n\n{about}\n{text}"
+        if keep:
+            page = args.output.read_text(encoding="utf-8") if args.output.exists() else TITLE
+            write_atomically(args.output, replaced(page, f"{name} {args.device}", section))
+        print(section)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ process of its own.
 
 import functools
 import itertools
+import math
 import multiprocessing
 import statistics
 import sys
@@ -64,7 +65,7 @@ class Point(NamedTuple):
     memory_mb: float
 
 
-def measure(backend: str, nodes: int, edges: int) -> Point:
+def measure(backend: str, device: str, nodes: int, edges: int) -> Point:
     """Train the student for a few epochs. Runs in a process that has done nothing before."""
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -93,9 +94,9 @@ def measure(backend: str, nodes: int, edges: int) -> Point:
     )
     files = {"lsp": str(find("method", "lsp", [METHODS]))}
     method = load_method(files, {}, Dims(spec.hidden_dims, CLASSES), Dims((TEACHER_HIDDEN,), CLASSES))
-    device = library.device()
-    inputs = Inputs(data, library, device, batch_size=1)
-    split, student = Split(train, val, torch.empty(0, dtype=torch.int64)), model.to(device)
+    where = torch.device(device)
+    inputs = Inputs(data, library, where, batch_size=1)
+    split, student = Split(train, val, torch.empty(0, dtype=torch.int64)), model.to(where)
 
     def run(epochs: int) -> list[float]:
         training = Training(epochs=epochs)
@@ -104,18 +105,18 @@ def measure(backend: str, nodes: int, edges: int) -> Point:
 
     run(1)  # what the first optimiser imports is not the student's memory
     ends: list[float] = []
-    memory = peak_memory_mb(lambda: ends.extend(run(1 + EPOCHS)), device)
+    memory = peak_memory_mb(lambda: ends.extend(run(1 + EPOCHS)), where)
     gaps = [after - before for before, after in itertools.pairwise(ends)]
     return Point(nodes, edge_index.shape[1], statistics.median(gaps), memory)
 
 
-def measure_loss(nodes: int, edges: int) -> Point:
+def measure_loss(device: str, nodes: int, edges: int) -> Point:
     """The student's part of the structure loss, forward and backward, in a process that has done nothing before."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    random = torch.Generator().manual_seed(0)
-    edge_index = random_edges(nodes, edges)
-    student, teacher = torch.randn(2, nodes, LOSS_FEATURES, generator=random)
+    random, where = torch.Generator().manual_seed(0), torch.device(device)
+    edge_index = random_edges(nodes, edges).to(where)
+    student, teacher = torch.randn(2, nodes, LOSS_FEATURES, generator=random).to(where)
     of_teacher = local_structure(teacher, edge_index)
     student.requires_grad_()
 
@@ -123,10 +124,12 @@ def measure_loss(nodes: int, edges: int) -> Point:
         student.grad = None
         begun = time.perf_counter()
         structure_divergence(local_structure(student, edge_index), of_teacher, edge_index, nodes).backward()
+        if where.type == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - begun
 
     step()
-    memory = peak_memory_mb(step, torch.device("cpu"))
+    memory = peak_memory_mb(step, where)
     return Point(nodes, edge_index.shape[1], statistics.median(step() for _ in range(EPOCHS)), memory)
 
 
@@ -134,7 +137,7 @@ def series(name: str, measured: Callable[[int, int], Point], sizes: Sequence[tup
     """All sizes of a series, smallest first, until one would not fit: memory is taken to grow as the edges do."""
     points: list[Point] = []
     for nodes, edges in sizes:
-        if points and points[-1].memory_mb * edges / points[-1].edges > LIMIT_MB:
+        if points and not points[-1].memory_mb * edges / points[-1].edges <= LIMIT_MB:
             print(f"{name}: {nodes:,} nodes, {edges:,} edges: would take too much memory", file=sys.stderr)
             break
         context = multiprocessing.get_context("spawn")
@@ -154,16 +157,16 @@ class Panel(NamedTuple):
     found: dict[str, list[Point]]
 
 
-def section(figure: Path, backends: Sequence[str], shrink: int = 1) -> str:
+def section(figure: Path, backends: Sequence[str], device: str, shrink: int = 1) -> str:
     """Measure all series; draw them into ``figure`` (PNG, with an SVG beside it); the tables as Markdown.
 
-    shrink: sizes are divided by it.
+    shrink: numbers of edges are divided by it, and of nodes, as far as the edges still find their places.
     """
-    fixed, loss_nodes = FIXED_NODES // shrink, LOSS_NODES // shrink
+    fixed, loss_nodes = (round(n / shrink**0.5) for n in (FIXED_NODES, LOSS_NODES))
     of_nodes = [(n // shrink, n * DEGREE // shrink) for n in NODES]
     of_edges = [(fixed, e // shrink) for e in EDGES]
     of_loss = [(loss_nodes, e // shrink) for e in LOSS_EDGES]
-    epochs = {backend: functools.partial(measure, backend) for backend in backends}
+    epochs = {backend: functools.partial(measure, backend, device) for backend in backends}
     panels = [
         Panel(
             "nodes",
@@ -184,7 +187,7 @@ def section(figure: Path, backends: Sequence[str], shrink: int = 1) -> str:
             f"The structure loss alone: edges, of {loss_nodes:,} nodes",
             f"edges, of {loss_nodes:,} nodes",
             of_loss,
-            {"loss": series("loss", measure_loss, of_loss)},
+            {"loss": series("loss", functools.partial(measure_loss, device), of_loss)},
         ),
     ]
     draw(panels, figure)
@@ -196,10 +199,20 @@ def section(figure: Path, backends: Sequence[str], shrink: int = 1) -> str:
         for name, points in panel.found.items():
             for what, unit, digits in (("seconds", "s", 3), ("memory_mb", "MB", 0)):
                 values = [getattr(point, what) for point in points] + [None] * (len(counts) - len(points))
-                slope = shown(exponent(counts, values), 2)
-                rows.append([f"{NAMES.get(name, name)}, {unit}", *(shown(v, digits) for v in values), slope])
-        parts.append(markdown([panel.title, *(f"{count:,}" for count in counts), "Exponent"], rows))
+                known = [value for value in values if value is not None]
+                slopes = [shown(exponent(counts, values), 2), shown(over_all(counts, known), 2)]
+                rows.append([f"{NAMES.get(name, name)}, {unit}", *(shown(v, digits) for v in values), *slopes])
+        header = [panel.title, *(f"{count:,}" for count in counts), "upper half", "all"]
+        parts.append(markdown(header, rows))
     return "\n\n".join(parts)
+
+
+def over_all(sizes: Sequence[int], values: Sequence[float]) -> float | None:
+    """Slope of log value over log size, over all sizes that were measured."""
+    if len(values) < 2:
+        return None
+    points = [(math.log(size), math.log(value)) for size, value in zip(sizes, values, strict=False)]
+    return statistics.linear_regression(*zip(*points, strict=True)).slope
 
 
 def draw(panels: Sequence[Panel], figure: Path) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal, NamedTuple
 
@@ -20,10 +20,13 @@ import torch
 from torch import Tensor
 
 from distillbench.allocator import keep_freed_memory
+from distillbench.backends import missing_reason
 from distillbench.peak_memory import peak_memory_mb
 
-Step = Callable[[], Tensor | None]
-GEMM, COPY = 1024, 1 << 26  # rows and columns of the matrices; bytes: more than a cache holds
+Malloc = Literal["kept", "default"]
+Step = Callable[[], Sequence[Tensor] | None]
+# rows and columns of the matrices; bytes: more than a cache holds, and on a GPU, more than it takes to begin
+_GEMM, _COPY = {"cpu": 1024, "cuda": 8192}, {"cpu": 1 << 26, "cuda": 1 << 30}
 
 
 class Work(NamedTuple):
@@ -38,15 +41,15 @@ class Side:
     """One way to do it.
 
     make: a function of a module, called with ``device`` and ``arguments`` in the side's process. It returns the step
-    that is timed; a step's result, if it has one, has to agree with that of the other sides. malloc: "kept" is how a
-    run of distillbench has it, "default" is what a script has that does not care. needs: a module without which the
-    side is left out. cpu_only: it does not run on a GPU.
+    that is timed; a step's results, if it has some, have to agree with those of the other sides. malloc: "kept" is how
+    a run of distillbench has it, "default" is what a script has that does not care; on a GPU they are the same. needs:
+    a library (pyg, dgl) without which the side is left out. cpu_only: it does not run on a GPU.
     """
 
     name: str
     make: Callable[..., Step]
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    malloc: Literal["kept", "default"] = "kept"
+    malloc: Malloc = "kept"
     needs: str | None = None
     cpu_only: bool = False
 
@@ -55,23 +58,35 @@ class Side:
 class Case:
     """Ours against others. targets: how many times faster ours has to be, one for each of them (None: nothing said).
 
-    work: what ours has to do at least, for the distance from the machine's limit. tolerance: of the results, relative
-    to the largest number in them (None: they are different quantities, and not compared).
+    memory_mb: how much memory ours may take where the other takes a gigabyte. work: called for what ours has to do at
+    least, for the distance from the machine's limit. tolerance: of each of the results, relative to the largest number
+    in it. Targets are for CPUs.
     """
 
     name: str
     ours: Side
     others: Sequence[Side]
     targets: Sequence[float | None]
-    work: Work | None = None
-    tolerance: float | None = 1e-4
+    work: Callable[[], Work]
+    tolerance: float = 1e-4
+    memory_mb: float | None = None
+
+    def on(self, device: str) -> "Case | None":
+        """The case as it makes sense on a device; None where nothing is left of it."""
+        if device == "cpu":
+            return self
+        others = [side for side in self.others if side.malloc == "kept" and not side.cpu_only]
+        if self.ours.malloc != "kept" or not others:
+            return None
+        return replace(self, others=others, targets=[None] * len(others), memory_mb=None)
 
 
 @dataclass
 class Measured:
     """What a side did. seconds: of each step. memory_mb: at the peak of a step, beyond what is held before it.
 
-    differs: largest difference from our result, relative to the largest number in ours. missing: why it did not run.
+    differs: largest difference from one of our results, relative to the largest number in it. missing: why it did not
+    run, or to its end.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -93,70 +108,88 @@ class Result:
     sides: list[Measured]
     gemm: float
     bandwidth: float
+    work: Work
 
     def ratio(self, other: int) -> float | None:
         """How many times as long as ours the other side takes: median over median."""
         side = self.sides[1 + other]
         return None if side.missing else side.median / self.sides[0].median
 
-    @property
-    def over_limit(self) -> float | None:
-        """Ours over the time in which this machine could do the work: dense products, then memory traffic."""
-        work = self.case.work
-        if work is None:
+    def spread(self, other: int) -> tuple[float, float] | None:
+        """Quartiles of the ratio, round by round."""
+        side, ours = self.sides[1 + other], self.sides[0]
+        if side.missing or len(side.seconds) < 2:
             return None
-        return self.sides[0].median / (work.flops / self.gemm + work.bytes / self.bandwidth)
+        low, _, high = statistics.quantiles([b / a for a, b in zip(ours.seconds, side.seconds, strict=True)], n=4)
+        return low, high
+
+    @property
+    def over_limit(self) -> float:
+        """Ours over the time in which this machine could do the work: dense products, then memory traffic."""
+        return self.sides[0].median / (self.work.flops / self.gemm + self.work.bytes / self.bandwidth)
 
 
-def measure(case: Case, pairs: int, device: str) -> Result:
-    """Run a case: ``pairs`` rounds of one step of each side, after warming up.
+def measure(case: Case, pairs: int, device: str) -> Result | None:
+    """Run a case: ``pairs`` rounds of one step of each side, after warming up. None where ours cannot run here.
+
+    A side that fails says so in its row, and the others go on.
 
     Raises:
-        RuntimeError: a side failed, or the sides do not agree.
+        RuntimeError: ours failed, or another side does not agree with it.
     """
     sides = [case.ours, *case.others]
     measured = [Measured(missing=_missing(side, device)) for side in sides]
     if measured[0].missing:
-        raise RuntimeError(f"{case.name}: {measured[0].missing}")
+        print(f"{case.name}: {case.ours.name}: {measured[0].missing}", file=sys.stderr)
+        return None
     running = [(_Process(side, device), m) for side, m in zip(sides, measured, strict=True) if not m.missing]
     machine = [_Process(Side(name, make), device) for name, make in (("gemm", _gemm), ("copy", _copy))]
     rates: tuple[list[float], list[float]] = ([], [])
     try:
-        results = []
-        for process, one in running:  # one at a time: the peak of memory is that of a machine with room
-            one.memory_mb, result = process.ask("warm up")
-            results.append(result)
-        for (_, one), result in zip(running[1:], results[1:], strict=True):
-            one.differs = _difference(case, results[0], result)
+        ours: Sequence[Tensor] = ()
+        for process, one in list(running):  # one at a time: the peak of memory is that of a machine with room
+            try:
+                one.memory_mb, results = process.ask("warm up")
+            except RuntimeError as error:
+                if one is measured[0]:
+                    raise
+                one.missing = f"failed: {str(error).strip().splitlines()[-1]}"
+                running.remove((process, one))
+                process.stop()
+                continue
+            if one is measured[0]:
+                ours = results
+            else:
+                one.differs = _difference(case, ours, results)
         for each in machine:
             each.ask("warm up")
         for turn in range(pairs):
             for place in range(len(running)):
                 process, one = running[(place + turn) % len(running)]
                 one.seconds.append(process.ask("step"))
-            for rate, each, amount in zip(rates, machine, (2.0 * GEMM**3, 2.0 * COPY), strict=True):
+            amounts = (2.0 * _GEMM[device] ** 3, 2.0 * _COPY[device])
+            for rate, each, amount in zip(rates, machine, amounts, strict=True):
                 rate.append(amount / each.ask("step"))
     finally:
         for process in [*(process for process, _ in running), *machine]:
             process.stop()
-    return Result(case, measured, statistics.median(rates[0]), statistics.median(rates[1]))
+    return Result(case, measured, statistics.median(rates[0]), statistics.median(rates[1]), case.work())
 
 
 def _missing(side: Side, device: str) -> str:
-    import importlib.util
-
-    if side.needs and importlib.util.find_spec(side.needs) is None:
-        return f"{side.needs} is not installed"
-    return "only on a CPU" if side.cpu_only and device != "cpu" else ""
+    return (missing_reason(side.needs) if side.needs else None) or (
+        "only on a CPU" if side.cpu_only and device != "cpu" else ""
+    )
 
 
-def _difference(case: Case, ours: Tensor | None, theirs: Tensor | None) -> float | None:
-    if case.tolerance is None or ours is None or theirs is None:
-        return None
-    a, b = ours.double(), theirs.double()
-    differs = ((a - b).abs().max() / a.abs().max().clamp_min(1e-30)).item()
-    if not differs <= case.tolerance:
-        raise RuntimeError(f"{case.name}: the results differ by {differs:.2g}, more than {case.tolerance:g}")
+def _difference(case: Case, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float | None:
+    """The largest difference, tensor by tensor. Raises RuntimeError where it is more than the case tolerates."""
+    differs = None
+    for a, b in zip(ours, theirs, strict=True):
+        one = ((a.double() - b.double()).abs().max() / a.double().abs().max().clamp_min(1e-30)).item()
+        if not one <= case.tolerance:
+            raise RuntimeError(f"{case.name}: results differ by {one:.2g}, more than {case.tolerance:g}")
+        differs = max(one, differs or 0.0)
     return differs
 
 
@@ -201,10 +234,10 @@ def _serve(connection: Connection, side: Side, device: str) -> None:
         try:
             if asked == "warm up":
                 step = side.make(device=torch.device(device), **side.arguments)
-                result = step()  # the first call makes what stays: handles, the optimiser's state
+                results = step() or ()  # the first call makes what stays: handles, the optimiser's state
                 memory = peak_memory_mb(step, torch.device(device))
                 step()
-                connection.send((False, (memory, None if result is None else result.detach().cpu())))
+                connection.send((False, (memory, [each.detach().cpu() for each in results])))
             else:
                 assert step is not None
                 gc.collect()
@@ -224,7 +257,7 @@ def _seconds(step: Step, device: str) -> float:
 
 
 def _gemm(device: torch.device) -> Step:
-    a, b = torch.randn(2, GEMM, GEMM, device=device)
+    a, b = torch.randn(2, _GEMM[device.type], _GEMM[device.type], device=device)
     out = torch.empty_like(a)
 
     def step() -> None:
@@ -234,7 +267,7 @@ def _gemm(device: torch.device) -> Step:
 
 
 def _copy(device: torch.device) -> Step:
-    a = torch.ones(COPY, dtype=torch.uint8, device=device)
+    a = torch.ones(_COPY[device.type], dtype=torch.uint8, device=device)
     b = torch.empty_like(a)
 
     def step() -> None:

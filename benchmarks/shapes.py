@@ -13,7 +13,12 @@ def random_edges(nodes: int, edges: int, seed: int = 0) -> Tensor:
     """``edges`` edges (or one less, since they come in pairs) among ``nodes`` nodes, [2, E], sorted by destination.
 
     How often a node is drawn is log-normal; degrees are as skewed as those of PPI.
+
+    Raises:
+        ValueError: more than half of all pairs are asked for; drawing them would take long, or never end.
     """
+    if edges - nodes > nodes * (nodes - 1) // 2:
+        raise ValueError(f"edges: {edges} are too many among {nodes} nodes")
     random = torch.Generator().manual_seed(seed)
     cumulative = torch.randn(nodes, generator=random).double().exp().cumsum(0)
     wanted = (edges - nodes) // 2

@@ -7,6 +7,7 @@ import torch
 
 from distillbench.inputs import Inputs, TeacherOutputs, load_outputs, predict, ranges, save_outputs, teacher_outputs
 from distillbench.models import GNN, initialise
+from distillbench.neighbours import StaticNeighbours
 from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
 
 CPU = torch.device("cpu")
@@ -191,3 +192,11 @@ def test_the_teacher_is_run_without_dropout_and_without_gradients(data_of, backe
     assert torch.equal(first.logits, second.logits)
     assert not first.logits.requires_grad
     assert not any(h.requires_grad for h in first.hidden)
+
+
+@pytest.mark.parametrize("augment, known", [(lambda x, *_: x, True), (lambda x, *_: x.add_(1), False)])
+def test_points_that_a_data_set_gives_back_unchanged_are_known_by_their_neighbours(data_of, backend, augment, known):
+    data = data_of("graph-multiclass", clouds=True)
+    inputs = Inputs(data, backend, CPU, 3, augment, StaticNeighbours(data))
+    batches = inputs.shuffled(torch.arange(6), torch.Generator(), torch.Generator())
+    assert [batch.graph.points is not None for batch in batches] == [known, known]

@@ -92,9 +92,12 @@ class Inputs:
 
     def _set_of_graphs(self, ids: Tensor, augmentation: torch.Generator | None = None) -> Batch:
         nodes, ptr = ranges(self.data.graph_ptr, ids)
-        x, unchanged = self.data.x[nodes], True
+        own = x = self.data.x[nodes]
+        version = None if own.is_inference() else own._version
         if augmentation is not None and self.augment is not None:
-            x, unchanged = self.augment(x, ptr, augmentation), False
+            x = self.augment(own, ptr, augmentation)
+        # a data set that does not augment gives back what it got; what inference mode made is never known
+        unchanged = x is own and version is not None and x._version == version
         x = x.to(self.device)
         y = self.data.y[ids if self.data.task.level == "graph" else nodes]
         graph = self.backend.batch([self._graph(i) for i in ids.tolist()])
