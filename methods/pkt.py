@@ -12,9 +12,10 @@ as the sum and the mean over pairs do. Layers: last hidden of both, before the a
 Defaults: the paper gives no weight, it trains on this loss alone; RepDistiller has 30,000 on the mean over pairs of 64
 images, 30,000 / 64 ≈ 470 on the mean over nodes; at most 2,048 nodes are ours. Not tuned. Searched: λ from 47 to 4700
 (ours).
-10⁻⁶ is added to each cosine, so that opposite features have a logarithm. A node without features has cosine 0.
+10⁻⁶ is added to each cosine, so that opposite features have a logarithm. A node without features has cosine 0. A single
+node has no others, and no divergence.
 Cost: quadratic in time in the n ≤ 2,048 sampled nodes, but blocks of rows of the n×n matrices are held, not all of them
-(8 MB each in float64); linear in nodes besides.
+(8 MB each in float64, however wide the features); linear in nodes besides.
 """
 
 from typing import Annotated, Literal
@@ -67,15 +68,18 @@ class PKT(Method):
 
     def _count(self, n: int) -> int:
         """What the sum over pairs of n nodes is divided by."""
-        return {"nodes": n, "pairs": n * (n if self.params.self_pairs else n - 1), "sum": 1}[self.params.reduction]
+        pairs = n * (n if self.params.self_pairs else n - 1)
+        return max(1, {"nodes": n, "pairs": pairs, "sum": 1}[self.params.reduction])
 
     def _divergence(self, rows_s: Tensor, rows_t: Tensor, itself: Tensor, unit_s: Tensor, unit_t: Tensor) -> Tensor:
         """Σ_j Σ_i p_{i|j}^t log(p_{i|j}^t / p_{i|j}^s) over some nodes j, the rows ``itself`` of all unit features."""
         left_out = itself[:, None] == torch.arange(len(unit_s), device=itself.device)
         if self.params.self_pairs:
             left_out = torch.zeros_like(left_out)
+        # a number, not -inf: a row of nothing else has a softmax, and is masked below
+        nothing = torch.finfo(rows_s.dtype).min
         log_p_s, log_p_t = (
-            ((rows @ unit.T + 1 + _EPSILON) / 2).log().masked_fill(left_out, -torch.inf).log_softmax(dim=-1)
+            ((rows @ unit.T + 1 + _EPSILON) / 2).log().masked_fill(left_out, nothing).log_softmax(dim=-1)
             for rows, unit in ((rows_s, unit_s), (rows_t, unit_t))
         )
         return (log_p_t.exp() * (log_p_t - log_p_s).masked_fill(left_out, 0)).sum()

@@ -23,22 +23,26 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 NONE = torch.empty(2, 0, dtype=torch.int64)
 
 
-class Largest(TorchDispatchMode):
-    """Elements of the largest tensor that any operation makes."""
+class Sizes(TorchDispatchMode):
+    """Elements of all tensors that operations make; views and what is written into are not made."""
 
-    elements = 0
+    def __init__(self):
+        super().__init__()
+        self.made = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = {each.untyped_storage().data_ptr() for each in tree_leaves((args, kwargs)) if torch.is_tensor(each)}
         out = func(*args, **(kwargs or {}))
-        for made in filter(torch.is_tensor, tree_leaves(out)):
-            self.elements = max(self.elements, made.untyped_storage().size() // made.element_size())
+        for each in filter(torch.is_tensor, tree_leaves(out)):
+            if each.untyped_storage().data_ptr() not in given:
+                self.made.append(each.untyped_storage().size() // each.element_size())
         return out
 
 
 @pytest.fixture
 def in_small_blocks(monkeypatch):
-    """Blocks of a few rows, so that small data have several."""
-    monkeypatch.setattr(blocks, "_ELEMENTS", 1)
+    """Blocks of a few rows, so that small data have several, the last of them smaller."""
+    monkeypatch.setattr(blocks, "_ELEMENTS", 35)
 
 
 def pairs(a, a_all, b_all):
@@ -71,6 +75,32 @@ def test_a_sum_over_blocks_of_rows_has_the_value_and_the_gradients_of_the_whole(
         torch.autograd.grad(3 * found, [a, b]), torch.autograd.grad(3 * expected, [a, b]), strict=True
     ):
         torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-14)
+
+
+# rows, width, elements of ``whole``, and rows of a block
+BLOCKS = [
+    (3000, 1024, 0, 1024),
+    (2048, 2048, 2048 * 512, 512),
+    (2048, 2048, 2048 * 2048, 512),  # wide features: 512 rows make up for reading them
+    (8192, 8192, 8192 * 8, 128),
+    (8192, 8192, 8192 * 1024, 256),
+    (16384, 16384, 16384 * 256, 256),
+    (65536, 65536, 65536 * 256, 64),
+    (9, 1 << 23, 0, 1),
+]
+
+
+@pytest.mark.parametrize("n, width, elements, rows", BLOCKS)
+def test_a_block_has_a_million_elements_and_four_where_it_would_have_few_rows(n, width, elements, rows):
+    seen = []
+
+    def term(part, whole):
+        seen.append(len(part))
+        return part.sum()
+
+    sum_over_rows(term, (torch.zeros(n),), (torch.zeros(1).expand(elements),), width=width)
+    assert seen == [rows] * (n // rows) + [n % rows] * (n % rows > 0)
+    assert rows == 1 or rows * width <= 4 << 20
 
 
 def test_tensors_without_a_gradient_get_none_and_numbers_may_be_among_them(in_small_blocks):
@@ -218,12 +248,12 @@ OTHERS = [
 def test_blocks_do_not_matter(monkeypatch, name, task, params):
     n, results = 24, []
     labels = (drawn(n, 5, seed=5) > 0).double() if task == "multilabel" else torch.arange(n) % 5
-    for elements in (1 << 20, 1):
+    for elements in (1 << 20, 35):
         monkeypatch.setattr(blocks, "_ELEMENTS", elements)
         method = made(name, 12, 20, **params).double()
         if name == "crd":
             method.bank = F.normalize(drawn(1, 2, 40, 6, seed=6), dim=-1)
-            monkeypatch.setitem(type(method).terms.__globals__, "_ROWS", 128 if elements > 1 else 7)
+            monkeypatch.setitem(type(method).terms.__globals__, "_ROWS", 128 if elements > 35 else 7)
         h_s, logits = drawn(n, 12).requires_grad_(), drawn(n, 5, seed=2).requires_grad_()
         student = Output(logits, (h_s,), (NONE,))
         teacher = Output(drawn(n, 5, seed=7), (drawn(n, 20, seed=1),), (NONE,))
@@ -235,22 +265,37 @@ def test_blocks_do_not_matter(monkeypatch, name, task, params):
         torch.testing.assert_close(in_blocks, whole, rtol=1e-11, atol=1e-13, equal_nan=True)
 
 
-# name, nodes, widths of the features, labels, and the elements of the matrix that must not be there
+@pytest.mark.parametrize("self_pairs", [False, True])
+@pytest.mark.parametrize("reduction", ["nodes", "pairs", "sum"])
+@pytest.mark.parametrize("n", [0, 1])
+def test_pkt_of_fewer_nodes_than_a_pair_is_zero_and_can_be_differentiated(n, reduction, self_pairs):
+    h_s, logits = drawn(n, 12).requires_grad_(), torch.zeros(n, 5, dtype=torch.float64)
+    student, teacher = Output(logits, (h_s,), (NONE,)), Output(logits, (drawn(n, 20, seed=1),), (NONE,))
+    method = made("pkt", 12, 20, reduction=reduction, self_pairs=self_pairs)
+    divergence = method.terms(student, teacher, context(n))["divergence"]
+    divergence.backward()
+    assert divergence.item() == 0
+    assert torch.equal(h_s.grad, torch.zeros_like(h_s))
+
+
+BLOCK = 1 << 20
+# name, nodes, widths of the features, parameters, the elements that a tensor may have, and how many may have more
 LARGE = [
-    ("gsp", 4096, (16, 24), {}, 4096**2),
-    ("sp", 4096, (16, 24), {}, 4096**2),
-    ("gcrd", 2048, (16, 24), {}, 2048**2),
-    ("pkt", 2048, (16, 24), {}, 2048**2),
-    ("rkd", 128, (16, 100), {"max_nodes": 128}, 128**3),
-    ("rkd", 140, (200, 100), {"max_nodes": 140}, 140**2 * 100),
-    ("crd", 1024, (16, 24), {"negatives": 4096}, 1024 * 4096),
-    ("gkd", 1500, (16, 24), {}, 1500**2 + 1),
-    ("mlkd", 128, (200, 100), {}, 128 * 100 * 200),
+    ("gsp", 4096, (16, 24), {}, 4096 * 24, 0),
+    ("sp", 4096, (16, 24), {}, 4096 * 24, 0),
+    ("gcrd", 2048, (16, 24), {}, BLOCK, 0),
+    ("pkt", 2048, (16, 24), {}, BLOCK, 0),
+    ("pkt", 2048, (1024, 1024), {}, 2048 * 1024, 0),
+    ("rkd", 128, (16, 100), {"max_nodes": 128}, BLOCK, 0),
+    ("rkd", 140, (200, 100), {"max_nodes": 140}, BLOCK, 0),
+    ("crd", 1024, (16, 24), {"negatives": 4096}, BLOCK, 0),
+    ("gkd", 1500, (16, 24), {}, BLOCK, 1),  # W
+    ("mlkd", 128, (200, 100), {}, BLOCK, 0),
 ]
 
 
-@pytest.mark.parametrize("name, n, widths, params, forbidden", LARGE, ids=lambda value: str(value))
-def test_no_tensor_is_as_large_as_all_pairs_or_triples(name, n, widths, params, forbidden):
+@pytest.mark.parametrize("name, n, widths, params, elements, larger", LARGE, ids=lambda value: str(value))
+def test_no_tensor_is_as_large_as_all_pairs_or_triples(name, n, widths, params, elements, larger):
     task, classes = ("multilabel", 100) if name == "mlkd" else ("multiclass", 5)
     labels = (drawn(n, classes, seed=5) > 1.5).float() if name == "mlkd" else torch.arange(n) % classes
     h_s, h_t = (drawn(n, width, dtype=torch.float32) for width in widths)
@@ -259,10 +304,10 @@ def test_no_tensor_is_as_large_as_all_pairs_or_triples(name, n, widths, params, 
     if name == "crd":
         method.bank = F.normalize(drawn(1, 2, 4096, 128, dtype=torch.float32), dim=-1)
     h_s.requires_grad_()
-    with Largest() as largest:
+    with Sizes() as sizes:
         terms = method.terms(
             Output(logits, (h_s,), (NONE,)), Output(logits.detach(), (h_t,), (NONE,)), context(n, task, labels)
         )
         sum(terms.values()).backward()
     assert h_s.grad.abs().sum() > 0
-    assert 0 < largest.elements < forbidden
+    assert [made for made in sizes.made if made > elements] == [n**2] * larger

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _ELEMENTS = 1 << 20  # of one tensor of a block: 4 MB in float32
+_LARGER = 4  # times as many, at most, where blocks have few rows
+_ROWS = 256  # so many are products enough for what is read and added for a block
 
 
 def sum_over_rows(
@@ -25,15 +27,17 @@ def sum_over_rows(
             tensors that require gradients it may read its arguments only.
         by_row: tensors with equally many rows, [n, ...], at least one. whole: any others. Those that do not require
             gradients (numbers of nodes, a teacher's features) get none.
-        width: elements, for each row, of the largest tensor that ``term`` makes. Blocks are so large that it has about
-            a million elements, or as many as ``whole``, which every block reads and adds its gradient to.
+        width: elements, for each row, of the largest tensor that ``term`` makes. Blocks are so large that it has a
+            million elements. Every block reads ``whole`` and adds to its gradient: where that is larger, a block of
+            fewer than 256 rows has up to four million. A single row is never divided.
 
     Returns:
         A scalar of the term's type, summed up in float64. It can be differentiated once; its gradient is ready when it
         is, and held until then: as much memory as the tensors that require it.
     """
-    size = max(_ELEMENTS, sum(each.numel() for each in whole))
-    rows = max(1, size // max(1, width))
+    width = max(1, width)
+    size = max(_ELEMENTS, min(sum(each.numel() for each in whole), _ROWS * width, _LARGER * _ELEMENTS))
+    rows = max(1, size // width)
     return _SumOverRows.apply(term, rows, len(by_row), *by_row, *whole)  # type: ignore[no-any-return, no-untyped-call]
 
 
