@@ -9,7 +9,7 @@ from distillbench import neighbours
 from distillbench.backends import base
 from distillbench.inputs import Inputs, predict, teacher_outputs
 from distillbench.models import GNN, canonical_state, initialise, load_canonical
-from distillbench.neighbours import StaticNeighbours, nearest_neighbours, static_neighbours
+from distillbench.neighbours import StaticNeighbours, StaticPoints, nearest_neighbours, static_neighbours
 from distillbench.seeds import generator
 from distillbench.specs import DGCNNSpec
 
@@ -90,6 +90,13 @@ def test_what_a_product_of_matrices_cannot_tell_is_told(width, cloud):
     assert nearest_neighbours(x, ptr, k)[0].view(-1, k).tolist() == expected
     by_product = torch.cdist(x, x, compute_mode="use_mm_for_euclid_dist").topk(k, largest=False).indices
     assert (by_product.sort().values.tolist() == expected) == (cloud is drawn)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e-20, 1, 1e18, 1e19])
+@pytest.mark.parametrize("sizes", [(200, 150), (9, 7)], ids=["more than the candidates", "all are candidates"])
+def test_products_that_underflow_or_overflow_do_not_matter(sizes, scale):
+    ptr, x = torch.tensor([0, *sizes]).cumsum(0), scale * drawn(sum(sizes), 3)
+    assert nearest_neighbours(x, ptr, 4)[0].view(-1, 4).tolist() == by_brute_force(x, ptr, 4)
 
 
 def test_neighbours_do_not_depend_on_what_else_is_in_the_batch():
@@ -235,6 +242,24 @@ def test_neighbours_of_any_other_tensor_are_computed(setup, how):
     assert setup.counted(lambda: found.append(batch.graph.neighbours(x, 3))) == 1
     assert torch.equal(found[0], nearest_neighbours(x, batch.graph.ptr, 3))
     assert torch.equal(found[0], known) == (how == "a copy")
+
+
+def test_tensors_of_inference_mode_are_never_known(data_of):
+    data = data_of("graph-multiclass", clouds=True)
+    static, ids, nodes = StaticNeighbours(data), torch.tensor([0]), torch.arange(int(data.graph_ptr[1]))
+
+    def points(x):
+        return StaticPoints(x, data.graph_ptr[:2], ids, nodes, static)
+
+    normal = data.x[nodes]
+    with torch.inference_mode():
+        made = data.x[nodes]
+        assert not points(made).are(made)
+        assert points(normal).are(normal)
+        before = points(normal)
+        normal += 1
+        assert not before.are(normal)
+    assert not points(made).are(made)
 
 
 def test_neighbours_of_augmented_points_are_computed_and_not_kept(setup):

@@ -82,32 +82,37 @@ def _by_product(cloud: Tensor, real: Tensor, rows: slice, k: int) -> tuple[Tenso
     near, certain = candidates[..., :k], torch.ones_like(own, dtype=torch.bool)
     if k == points:
         return near, certain
-    roundings = (width + 8) * torch.finfo(cloud.dtype).eps
     reach = (rough[..., k - 1] + own).clamp_min(0)
-    reach = reach + _bound(roundings, own, reach)  # k points are within it
-    certain = rough[..., k] + own > reach + _bound(roundings, own, reach)
+    reach = reach + _bound(width, own, reach)  # k points are within it
+    certain = rough[..., k] + own > reach + _bound(width, own, reach)
     close = (~certain & real[:, rows]).nonzero(as_tuple=True)
     of_close = candidates[close]
     differences = cloud[close[0][:, None], of_close].double() - cloud[:, rows][close][:, None].double()
-    distances = differences.square_().sum(dim=-1).masked_fill_(rough[close].isinf(), torch.inf)
+    of_others = ~real[close[0][:, None], of_close]
+    distances = differences.square_().sum(dim=-1).masked_fill_(of_others, torch.inf)
     distances, order = distances.sort(dim=-1)
     near = near.clone()
     near[close] = of_close.gather(-1, order[:, :k])
     decided = distances[:, k] > distances[:, k - 1]
     if candidates.shape[-1] < points:
         own, reach = own[close], distances[:, k - 1]
-        decided &= rough[..., -1][close] + own > reach + _bound(roundings, own, reach)
+        decided &= rough[..., -1][close] + own > reach + _bound(width, own, reach)
     certain[close] = decided
-    return near, certain
+    # no sum or product above has overflowed; the sorting is in float64
+    finite = (squared < torch.finfo(cloud.dtype).max / 8).all(dim=1, keepdim=True)
+    return near, certain & finite
 
 
-def _bound(roundings: float, own: Tensor, reach: Tensor) -> Tensor:
-    """Of the error of |x|² + |y|² - 2xy for |x|² = ``own`` and |x - y|² up to ``reach``.
+def _bound(width: int, own: Tensor, reach: Tensor) -> Tensor:
+    """Of the error of |x|² + |y|² - 2xy in ``width`` dimensions, for |x|² = ``own`` and |x - y|² up to ``reach``.
 
     The errors of |y|² and 2xy are below γ|y|² and 2γ|x||y|, and |y| is at most |x| + r: together γ(2|x| + r)². γ is the
-    unit roundoff times the number of additions; ``roundings`` has twice that, and a few more, for all that is left out.
+    unit roundoff times the number of additions; here it is twice that, and a few more, for all that is left out. To it
+    comes what underflows: of each of the 4 ``width`` products (2xy counts twice) at most the smallest normal number.
     """
-    return roundings * (2 * own.sqrt() + reach.sqrt()).square()
+    numbers = torch.finfo(own.dtype)
+    relative = (width + 8) * numbers.eps * (2 * own.sqrt() + reach.sqrt()).square()
+    return relative + 4 * (width + 8) * numbers.smallest_normal
 
 
 def _by_sorting(points: Tensor, cloud: Tensor, k: int) -> Tensor:
@@ -123,8 +128,9 @@ def _by_sorting(points: Tensor, cloud: Tensor, k: int) -> Tensor:
 class StaticNeighbours:
     """The neighbours of each graph of a data set by its own features, found once for each k and kept on the CPU.
 
-    They take 2 bytes for each node and neighbour (4 where a graph has more than 32,767 nodes), of those graphs that
-    were asked for.
+    Once in a process, that is: each job of a workflow finds those that it needs for itself. They take 2 bytes for each
+    node and neighbour (4 where a graph has more than 32,767 nodes), of those graphs that were asked for: 0.5 GB for all
+    of ModelNet40, 12,311 clouds of 1,024 points, with k = 20.
     """
 
     def __init__(self, data: GraphData) -> None:
@@ -155,6 +161,7 @@ class StaticPoints:
     """The features ``x`` [N, D] of a batch of whole graphs of a data set, as they are there.
 
     ptr: [G + 1] of the batch. ids: [G] its graphs, and nodes: [N] its nodes, as the data set numbers them.
+    version: of ``x``, which torch counts up with each write; none of a tensor of inference mode, which has no count.
     """
 
     x: Tensor
@@ -162,14 +169,18 @@ class StaticPoints:
     ids: Tensor
     nodes: Tensor
     static: StaticNeighbours
-    version: int = field(init=False)
+    version: int | None = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "version", self.x._version)
+        object.__setattr__(self, "version", None if self.x.is_inference() else self.x._version)
 
     def are(self, x: Tensor) -> bool:
-        """Whether ``x`` is this very tensor, and nothing has been written into it."""
-        return x is self.x and x._version == self.version
+        """Whether ``x`` is this very tensor, and no operation has written into it.
+
+        Writes past torch's count of them are not seen: into ``x.data``, or into memory that ``x`` shares with a NumPy
+        array or another library. A tensor that was made in inference mode has no count, so the answer is always no.
+        """
+        return x is self.x and self.version is not None and x._version == self.version
 
     def edges(self, k: int) -> Tensor:
         """See ``StaticNeighbours.edges``."""
