@@ -81,7 +81,7 @@ def work(role: str) -> Work:
     spec = model.spec
     of_input = 2 * PPI_NODES * PPI_FEATURES * spec.hidden_dims[0]
     activations = sum(h.numel() for h in out.hidden) + out.logits.numel()
-    flops = 3 * (dense + edge_flops(model, out)) - of_input
+    flops = 3 * (dense + edge_flops(model, out, "csr")) - of_input
     return Work(flops=flops, bytes=4 * (7 * count_parameters(model) + 6 * activations))
 
 

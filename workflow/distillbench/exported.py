@@ -8,6 +8,7 @@ import contextlib
 import copy
 import io
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,8 +26,9 @@ _REASON = 110  # characters of an error that are kept
 
 
 class Exported(NamedTuple):
-    """status: "ok", or why there is nothing to run. difference: the largest of its outputs from the model's own, as a
-    fraction of the largest magnitude of these; None where there are none."""
+    """status: "ok", "for N nodes only" where it takes no other size, or why there is nothing to run. difference: the
+    largest of its outputs from the model's own, as a fraction of the largest magnitude of these; None where there are
+    none, or not a number."""
 
     status: str
     difference: float | None = None
@@ -66,7 +68,8 @@ class _Drawn(Graph):
 def exported(model: GNN, backend: Backend, batch: Batch, *, reads_graph: bool, reference: Tensor) -> Exported:
     """The model by ``torch.export``, as far as PyTorch can trace the library; run on ``batch``.
 
-    Sizes of nodes and edges stay free where the layers allow. reference: the logits that the model itself gives.
+    Sizes of nodes and edges stay free where the layers allow, which two copies of the batch side by side show.
+    reference: the logits that the model itself gives.
     """
     graph = batch.graph if reads_graph else None
     inputs = (batch.x, batch.graph.edge_index) if graph is not None and graph.edge_index.shape[1] else (batch.x,)
@@ -74,9 +77,9 @@ def exported(model: GNN, backend: Backend, batch: Batch, *, reads_graph: bool, r
     try:
         with _quiet(), torch.no_grad():
             program = torch.export.export(Deployed(model, backend, graph).eval(), inputs, dynamic_shapes=free).module()
-            return _checked(lambda: program(*inputs), reference)
+            return _checked(program, inputs, reference)
     except Exception as error:  # a tracer meets whatever a library does
-        return Exported(_reason(error))
+        return Exported(short_reason(error))
 
 
 def onnx_runtime(model: GNN, backend: Backend, batch: Batch, *, threads: int, reference: Tensor) -> Exported:
@@ -85,6 +88,8 @@ def onnx_runtime(model: GNN, backend: Backend, batch: Batch, *, threads: int, re
         import onnxruntime
         import onnxscript  # noqa: F401  # what torch.onnx needs
     except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError) or error.name is None:  # it is there and does not load
+            return Exported(short_reason(error))
         return Exported(f"{error.name} is not installed: pip install 'distillbench[onnx]'")
     x = batch.x.cpu()
     try:
@@ -96,21 +101,47 @@ def onnx_runtime(model: GNN, backend: Backend, batch: Batch, *, threads: int, re
             options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
             content = program.model_proto.SerializeToString()
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        given = {session.get_inputs()[0].name: x.numpy()}
-        return _checked(lambda: torch.from_numpy(session.run(None, given)[0]), reference.cpu())
+        name = session.get_inputs()[0].name
+
+        def program(x: Tensor) -> Tensor:
+            return torch.from_numpy(session.run(None, {name: x.numpy()})[0])
+
+        return _checked(program, (x,), reference.cpu())
     except Exception as error:
-        return Exported(_reason(error))
+        return Exported(short_reason(error))
 
 
-def _checked(run: Callable[[], Tensor], reference: Tensor) -> Exported:
-    """``run``, if its outputs are the model's."""
-    difference = ((run() - reference).abs().max() / reference.abs().max()).item()
+def _checked(program: Callable[..., Tensor], inputs: tuple[Tensor, ...], reference: Tensor) -> Exported:
+    """``program`` on ``inputs`` (x [N, d_in], and edge_index [2, E] where it reads one), if its outputs are the model's.
+
+    Two copies of the graph side by side have to give the outputs ``reference`` twice, or it is for this size only.
+    """
+    difference = _difference(program(*inputs), reference)
     if not difference <= TOLERANCE:  # NaN is no agreement
-        return Exported(f"its outputs differ from the model's by {difference:.1e} of their largest", difference)
-    return Exported("ok", difference, run)
+        status = f"its outputs differ from the model's by {difference:.1e} of their largest"
+        return Exported(status, None if math.isnan(difference) else difference)
+    nodes = inputs[0].shape[0]
+    status = "ok" if _takes_two(program, inputs, reference) else f"for {nodes} nodes only"
+    return Exported(status, difference, lambda: program(*inputs))
 
 
-def _reason(error: Exception) -> str:
+def _takes_two(program: Callable[..., Tensor], inputs: tuple[Tensor, ...], reference: Tensor) -> bool:
+    x, *edges = inputs
+    twice = [torch.cat([x, x]), *[torch.cat([each, each + x.shape[0]], dim=1) for each in edges]]
+    try:
+        return _difference(program(*twice), torch.cat([reference, reference])) <= TOLERANCE
+    except Exception:  # the guard of an exported program, or an operation whose sizes do not fit
+        return False
+
+
+def _difference(outputs: Tensor, reference: Tensor) -> float:
+    if outputs.shape != reference.shape:
+        return math.inf
+    return ((outputs - reference).abs().max() / reference.abs().max()).item()
+
+
+def short_reason(error: BaseException) -> str:
+    """Kind and first line of an error, in at most 110 characters."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     first = first.split(" (")[0]  # what follows is for who traces the tracer
     text = f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -38,18 +38,34 @@ def _of_dense(formula: Callable[..., int]) -> Callable[..., int]:
     return count
 
 
-def edge_flops(model: GNN, out: Output) -> int:
+# Layers whose library multiplies each message by a weight: DGL scales the nodes of a GCN instead, before and after;
+# the means of SAGE are weighted sums on compressed rows, elsewhere sums that are divided.
+_WEIGHTED = {("gat", "pyg"), ("gat", "dgl"), ("gat", "csr"), ("gcn", "pyg"), ("gcn", "csr"), ("sage", "csr")}
+# Layers that may sum messages before their matrix product does: of the input's width, or of the narrower side's.
+_OF_INPUT = {("sage", "pyg"), ("gin", "pyg"), ("gin", "dgl"), ("gin", "csr")}
+_OF_NARROWER = {("gcn", "dgl"), ("gcn", "csr"), ("sage", "dgl"), ("sage", "csr")}
+
+
+def edge_flops(model: GNN, out: Output, backend: str) -> int:
     """Operations of message passing in one forward pass, by formula: sum over layers of c · edges · width.
 
-    c = 2 where messages are weighted and summed (GAT, GCN), 1 where they are only summed, averaged or maximised (SAGE,
-    GIN, EdgeConv). Scores and softmax of an attention, a few operations per edge and head, are left out.
+    c = 2 where the layer weights messages and sums them, 1 where it only sums, averages or maximises them. The width is
+    that of the messages, which depends on the library ``backend`` (its name), too: a sum over neighbours may come
+    before the layer's matrix product or after. Scores and softmax of an attention, a few operations per edge and head,
+    are left out.
     """
     spec = model.spec
+    layer = (spec.model, backend)
     widths = list(spec.hidden_dims)
     edges = [used.shape[1] for used in out.edge_index]
     if spec.model != "dgcnn" and not getattr(spec, "readout", None):  # the output layer passes messages too
         heads = spec.heads_per_layer[-1] if isinstance(spec, GATSpec) else 1
         widths.append(out.logits.shape[1] * heads)
         edges.append(edges[-1])
-    weight = 2 if spec.model in ("gat", "gcn") else 1
+    inputs = [model.d_in, *widths[:-1]]
+    if layer in _OF_INPUT:
+        widths = inputs
+    elif layer in _OF_NARROWER:
+        widths = [min(sides) for sides in zip(inputs, widths, strict=True)]
+    weight = 2 if layer in _WEIGHTED else 1
     return weight * sum(count * width for count, width in zip(edges, widths, strict=True))

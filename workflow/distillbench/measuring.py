@@ -63,7 +63,7 @@ def measure(model: GNN, inputs: Inputs, split: Split, *, deploy: bool = False, e
         "batch_graphs": batch.graph.num_graphs,
         "batch_edges": max((edges.shape[1] for edges in out.edge_index), default=0),
         "dense_flops": dense_flops(forward),
-        "edge_flops": edge_flops(model, out),
+        "edge_flops": edge_flops(model, out, backend.name),
         "throughput_of": "graphs" if inputs.data.task.level == "graph" else "nodes",
         "throughput_units": len(out.logits),
     }

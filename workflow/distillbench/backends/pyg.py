@@ -63,7 +63,8 @@ class _Conv(nn.Module):
 
     def forward(self, graph: Graph, x: Tensor) -> Tensor:
         out = self.layer(x, graph.native.edge_index)
-        return out.view(len(x), self.heads, -1) if self.heads else out
+        # not len(x), which an exported program takes for a constant
+        return out.view(x.shape[0], self.heads, -1) if self.heads else out
 
 
 class _EdgeFunction(nn.Module):
