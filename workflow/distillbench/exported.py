@@ -103,16 +103,16 @@ def onnx_runtime(model: GNN, backend: Backend, batch: Batch, *, threads: int, re
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
 
-        def program(x: Tensor) -> Tensor:
+        def in_runtime(x: Tensor) -> Tensor:
             return torch.from_numpy(session.run(None, {name: x.numpy()})[0])
 
-        return _checked(program, (x,), reference.cpu())
+        return _checked(in_runtime, (x,), reference.cpu())
     except Exception as error:
         return Exported(short_reason(error))
 
 
 def _checked(program: Callable[..., Tensor], inputs: tuple[Tensor, ...], reference: Tensor) -> Exported:
-    """``program`` on ``inputs`` (x [N, d_in], and edge_index [2, E] where it reads one), if its outputs are the model's.
+    """``program`` on ``inputs`` (x [N, d_in], and edge_index [2, E] if it reads one), if its outputs are the model's.
 
     Two copies of the graph side by side have to give the outputs ``reference`` twice, or it is for this size only.
     """

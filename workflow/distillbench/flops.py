@@ -18,8 +18,8 @@ def dense_flops(run: Callable[[], Any]) -> int:
     """Operations of the dense matrix products in ``run()``, multiply and add counted apart.
 
     Counted are mm, addmm, bmm and what is made of them, whoever calls them, the neighbour search of a dynamic graph as
-    well. Not counted: products with a sparse matrix, which PyTorch's counter would take for dense ones (they are message
-    passing, see ``edge_flops``), the libraries' own kernels, and elementwise operations.
+    well. Not counted: products with a sparse matrix, which PyTorch's counter would take for dense ones (they are
+    message passing, see ``edge_flops``), the libraries' own kernels, and elementwise operations.
     """
     counter = FlopCounterMode(display=False, custom_mapping={op: _of_dense(flop_registry[op]) for op in _PRODUCTS})
     with counter:
