@@ -100,6 +100,31 @@ def test_a_library_that_is_not_installed_is_said(capsys, monkeypatch, folder):
     assert re.fullmatch(r"  \d+ passed, \d+ skipped", lines[-1])
 
 
+def test_csr_is_checked_where_it_is_asked_for(capsys, folder):
+    assert check.main(["my_methods/lskd.py", "--backends", "csr"]) == 0
+    printed = capsys.readouterr().out
+    assert "  passed   terms" in printed
+    assert "libraries" not in printed and "skipped" not in printed
+
+
+def test_every_library_is_compared_with_the_first_that_is_named(folder):
+    entries = check.entries_of(declaration("method", folder / "my_methods/lskd.py"), ("csr", "pyg", "dgl"))
+    compared = [entry for entry in entries if entry.check.name == "libraries"]
+    assert {entry.libraries for entry in compared} == {("csr", "pyg"), ("csr", "dgl")}
+    result = next(check.result_of(folder / "my_methods/lskd.py", e) for e in compared if e.libraries[1] == "pyg")
+    assert result.status == "passed"
+
+
+@pytest.mark.parametrize(
+    "installed, libraries",
+    [({"pyg", "dgl"}, {"pyg", "dgl"}), ({"pyg"}, {"pyg", "dgl"}), ({"dgl"}, {"pyg", "dgl"}), (set(), {"csr"})],
+)
+def test_without_a_choice_pyg_and_dgl_are_checked_or_else_what_needs_neither(monkeypatch, folder, installed, libraries):
+    monkeypatch.setattr(check, "missing_reason", lambda name: None if name in installed else "not installed")
+    entries = check.entries_of(declaration("method", folder / "my_methods/lskd.py"))
+    assert {library for entry in entries for library in entry.libraries} == libraries
+
+
 def test_the_command_runs_as_a_module(folder):
     (folder / "silent.py").write_text("")
     command = [sys.executable, "-m", "distillbench.check", "silent.py", "none.py"]

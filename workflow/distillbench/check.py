@@ -1,8 +1,9 @@
 """``python -m distillbench.check my_method.py``: whether a method keeps the contract, and where it does not.
 
-    python -m distillbench.check FILE [FILE ...] [--backends pyg dgl]
+    python -m distillbench.check FILE [FILE ...] [--backends pyg dgl csr]
 
-The file may be anywhere. The exit status is 1 where a check fails or a file cannot be read.
+The file may be anywhere. It is checked with PyG and DGL unless ``--backends`` says otherwise, and with csr, which needs
+no library, where neither is installed. The exit status is 1 where a check fails or a file cannot be read.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from distillbench.contract import CHECKS, LIBRARIES, Check, Subject
 from distillbench.declared import EXCUSABLE
 from distillbench.plugins import Declaration, PluginError, declaration, load
 
+USUAL = ("pyg", "dgl")
 SHOWN = 3  # reasons for which one check failed that are printed
 
 
@@ -46,8 +48,17 @@ class Result(NamedTuple):
     reason: str = ""
 
 
-def entries_of(declared: Declaration, libraries: Sequence[str] = tuple(LIBRARIES)) -> list[Entry]:
-    """All that is to be checked of a method: the file, then case by case."""
+def usual_libraries() -> tuple[str, ...]:
+    """PyG and DGL, even where one is missing, which is said then; where both are, what needs none."""
+    return ("csr",) if all(missing_reason(library) for library in USUAL) else USUAL
+
+
+def entries_of(declared: Declaration, libraries: Sequence[str] = ()) -> list[Entry]:
+    """All that is to be checked of a method: the file, then case by case. libraries: the usual ones if none is named.
+
+    Those after the first are compared with it.
+    """
+    libraries = libraries or usual_libraries()
     entries = [Entry(check) for check in CHECKS if check.scope == "file"]
     for case in cases_of(declared):
         for check in CHECKS:
@@ -55,8 +66,8 @@ def entries_of(declared: Declaration, libraries: Sequence[str] = tuple(LIBRARIES
                 continue
             if check.scope == "library":
                 entries += [Entry(check, case, (library,)) for library in libraries]
-            elif len(libraries) > 1:
-                entries.append(Entry(check, case, tuple(libraries)))
+            else:
+                entries += [Entry(check, case, (libraries[0], other)) for other in libraries[1:]]
     return entries
 
 
@@ -89,7 +100,7 @@ def result_of(path: Path, entry: Entry) -> Result:
     return Result(entry, "passed")
 
 
-def results_of(path: Path, libraries: Sequence[str] = tuple(LIBRARIES)) -> Iterator[Result]:
+def results_of(path: Path, libraries: Sequence[str] = ()) -> Iterator[Result]:
     """Make every check of a file; of one that is not declared rightly, that check alone."""
     yield (result := result_of(path, Entry(CHECKS[0])))
     if result.status == "passed":
@@ -133,7 +144,7 @@ def _explained(error: Exception, path: Path) -> str:
     return "".join(["it raises\n", *traceback.format_list(shown), *traceback.format_exception_only(error)]).rstrip()
 
 
-def report(path: Path, libraries: Sequence[str] = tuple(LIBRARIES)) -> bool:
+def report(path: Path, libraries: Sequence[str] = ()) -> bool:
     """Print what came of every check of a file; whether none failed."""
     results = list(results_of(path, libraries))
     cases = dict.fromkeys(str(result.entry.case) for result in results if result.entry.case)
@@ -172,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m distillbench.check", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--backends", nargs="+", choices=list(LIBRARIES), default=list(LIBRARIES))
+    parser.add_argument("--backends", nargs="+", choices=list(LIBRARIES), default=[])
     chosen = parser.parse_args(arguments)
     if not __debug__:
         parser.error("python -O leaves out what is checked")

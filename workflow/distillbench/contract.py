@@ -30,7 +30,7 @@ from distillbench.params import Requirement
 from distillbench.plugins import Declaration
 from distillbench.trial import FEW, Step, Trial, data_for, relabelled, renumbered, revealing
 
-LIBRARIES = {"pyg": "PyG", "dgl": "DGL"}
+LIBRARIES = {"pyg": "PyG", "dgl": "DGL", "csr": "csr"}
 # terms that compare the two models directly, so that they are exactly zero for a student equal to its teacher
 ZERO_WHEN_EQUAL = {"attention", "structure"}
 
