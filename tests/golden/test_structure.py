@@ -368,6 +368,32 @@ def test_products_do_not_depend_on_the_order_of_the_edges(of):
     torch.testing.assert_close(found[order], of(h, Edges(*edge_index[:, order], 40)), rtol=1e-12, atol=1e-12)
 
 
+class Names(TorchDispatchMode):
+    """What operations are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.called.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def scattered(of):
+    """The operations of a value and its gradient that add in no fixed order on CUDA."""
+    h = torch.randn(40, 20, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with Names() as names:
+        of(h, Edges(*random_edges(40, 300), 40)).sum().backward()
+    return {name for name in names.called if ("add_" in name and "index" in name) or "scatter" in name}
+
+
+@pytest.mark.parametrize("of", [edge_dot, edge_squared_distance])
+def test_products_and_their_gradients_are_added_in_one_order(of):
+    assert not scattered(of)
+    assert scattered(edge_absolute_distance)  # by blocks of differences: the recorder does see such operations
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_structure_of_a_graph_is_the_same_to_the_bit_in_every_batch(kernel):
     random = torch.Generator().manual_seed(0)
