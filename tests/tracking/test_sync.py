@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,36 @@ def test_curves_are_complete_and_apart_from_the_final_metrics(results: Path) -> 
         assert [(point.step, point.value) for point in curve] == list(enumerate(values))
     assert "curves/structure" not in run.data.metrics  # an empty cell is no value
     assert run.data.metrics["val"] == 0.8  # the selected epoch's; the curve ends at 0.7
+
+
+def test_a_local_store_holds_what_mlflow_itself_would_have_written(results: Path, tmp_path: Path) -> None:
+    path = results / "runs/digits/pyg/gat/kd/seed-0.history.csv"
+    numbers = ["1,0.5,nan,0.5", "2,0.9,inf,0.5", "3,0.9,-inf,nan", "3,0.9,-inf,nan", "3,0.9,2.5,nan", "2,1.5,7,0.1"]
+    path.write_text("\n".join(["epoch,seconds,loss,val", *numbers]) + "\n")
+    other = tmp_path / "other.db"
+    shutil.copy(results / "mlflow/mlflow.db", other)
+    assert sync(results) == sync(results, f"sqlite:///{other}") == (5, 0, 0, ())
+    names = "SELECT run_uuid, value FROM tags WHERE key = 'distillbench.run'"
+    rows = {}
+    for store in (results / "mlflow/mlflow.db", other):
+        with closing(sqlite3.connect(store)) as database:
+            run = dict(database.execute(names).fetchall())
+            rows[store] = {
+                table: sorted(
+                    (run[run_id], *row)
+                    for run_id, *row in database.execute(f"SELECT run_uuid, {columns} FROM {table}").fetchall()
+                )
+                for table, columns in {
+                    "metrics": "key, step, timestamp, value, is_nan",
+                    "latest_metrics": "key, step, timestamp, value, is_nan",
+                    "params": "key, value",
+                    "tags": "key, value",
+                }.items()
+            }
+    local, mlflows = rows.values()
+    assert local == mlflows
+    assert len(local["metrics"]) > 5 * len(LOSS)
+    assert {row[4] for row in local["metrics"]} >= {0.0, 1.7976931348623157e308, -1.7976931348623157e308}
 
 
 def test_more_metrics_and_params_than_one_call_may_carry(results: Path) -> None:

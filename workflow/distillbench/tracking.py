@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 import socket
+import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -43,6 +44,8 @@ from distillbench.mlflow_store import (
     create_store,
     experiments,
     import_mlflow,
+    insert_points,
+    points_of,
     set_aside_if_moved,
     store_uri,
     unhurried_disk,
@@ -117,8 +120,14 @@ def sync(
             set_aside_if_moved(folder / "mlflow.db", artifact_uri(folder))
             with unhurried_disk(folder / "mlflow.db"):
                 create_store(folder / "mlflow.db")
-                return _sync(results, connect(uri), artifact_location, progress)
-        except (MlflowException, SQLAlchemyError, ImportError) as error:  # ImportError: the driver of a database
+                with points_of(folder / "mlflow.db") as points:
+                    return _sync(results, connect(uri), artifact_location, progress, points)
+        except (
+            MlflowException,
+            SQLAlchemyError,
+            sqlite3.Error,
+            ImportError,
+        ) as error:  # ImportError: the driver of a database
             advice = "" if tracking_uri else f" (delete {folder} and sync again: the records write it anew)"
             raise TrackingError(f"MLflow store {without_password(uri)}: {error}{advice}") from error
 
@@ -149,8 +158,13 @@ def ui(results: Path, port: int = 5000) -> NoReturn:
 
 
 def _sync(
-    results: Path, client: "MlflowClient", artifact_location: str | None, progress: Progress | None
+    results: Path,
+    client: "MlflowClient",
+    artifact_location: str | None,
+    progress: Progress | None,
+    points: sqlite3.Connection | None = None,
 ) -> SyncReport:
+    """points: the database of a local store, which curves are written into; without, MLflow writes them."""
     problems: list[str] = []
     sources = read_sources(results, problems)
     added = replaced = skipped = 0
@@ -176,7 +190,7 @@ def _sync(
     inputs = dataset_inputs(results, {source.dataset for source, _, _ in stale}, problems)
     for done, (source, experiment, others) in enumerate(stale, start=1):
         try:
-            _write(client, experiment, source, inputs.get(source.dataset), problems)
+            _write(client, experiment, source, inputs.get(source.dataset), problems, points)
         except TrackingError as error:
             problems.append(str(error))
         else:
@@ -223,7 +237,12 @@ def _present(client: "MlflowClient", experiment: str) -> dict[str, list["Run"]]:
 
 
 def _write(
-    client: "MlflowClient", experiment: str, source: Source, data: "DatasetInput | None", problems: list[str]
+    client: "MlflowClient",
+    experiment: str,
+    source: Source,
+    data: "DatasetInput | None",
+    problems: list[str],
+    points: sqlite3.Connection | None,
 ) -> None:
     """Write one run. Raises TrackingError naming the record where MLflow cannot show it; the run is then removed."""
     from mlflow.exceptions import MlflowException
@@ -246,6 +265,8 @@ def _write(
         if source.record:
             params = {legal_key(k): v[:PARAM_LENGTH] for k, v in flat(source.record.hyperparameters).items()}
             metrics = [*final_metrics(source.record, end), *curve_metrics(source, start, problems)]
+        if points is not None:
+            metrics = insert_points(points, run_id, metrics)
         _log(client, run_id, metrics, params, source.digest)
     except (FileNotFoundError, MlflowException) as error:
         if isinstance(error, MlflowException) and error.error_code != "INVALID_PARAMETER_VALUE":
