@@ -1,7 +1,7 @@
 """All benchmarks, into one page: ``python -m benchmarks``.
 
 Every case runs ours and the plain formulations a user would write in one go, interleaved (see pairs), and asks whether
-what was wanted is reached; growth and dag are sections of their own. Run it with nothing beside it: an hour on two
+what was wanted is reached; growth and DAG have sections of their own. Run it with nothing beside it: an hour on two
 cores.
 """
 
@@ -36,7 +36,9 @@ def chosen(patterns: Sequence[str]) -> list[Case]:
         if not patterns or any(p.lower() in f"{suite} {case.name}".lower() for p in patterns)
     ]
     if not found:
-        raise SystemExit(f"--only {' '.join(patterns)}: no such case; there are {', '.join(SUITES)}, growth and dag")
+        raise SystemExit(
+            f"--only {' '.join(patterns)}: no such case; there are {', '.join(SUITES)}; and {', '.join(SECTIONS)}"
+        )
     return found
 
 
@@ -122,14 +124,22 @@ def grown(args: argparse.Namespace) -> str:
     return GROWN.format(tables=growth.section(args.output.with_name(name), backends, args.device, args.shrink))
 
 
-def of_dag(args: argparse.Namespace) -> str:  # noqa: ARG001
-    """Start-up and DAG."""
+def of_run(args: argparse.Namespace) -> str:
+    """Where the wall time of the default run goes."""
     from benchmarks import dag
 
-    return dag.section()
+    return dag.run_section(args.keep)
 
 
-SECTIONS = {"plain": against_plain, "growth": grown, "dag": of_dag}
+def of_grids(args: argparse.Namespace) -> str:  # noqa: ARG001
+    """What large grids cost."""
+    from benchmarks import dag
+
+    return dag.grids_section()
+
+
+SECTIONS = {"plain": against_plain, "growth": grown, "run": of_run, "grids": of_grids}
+OF_CPUS = ("run", "grids")
 AGAINST_PLAIN = """## Against plain formulations
 
 Every side in a process of its own, in turn, medians of {pairs} steps after warming up, on {threads}. “theirs / ours” is
@@ -167,26 +177,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="WORD", help="growth, dag, or cases whose suite or name has the word"
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="sections (plain, growth, run, grids), or cases whose suite or name has one of these words",
     )
     parser.add_argument("--pairs", type=int, default=7, help="steps of each side (at least 5 for a page that is kept)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--shrink", type=int, default=1, help="divide the sizes of the growth by this, for a trial")
     parser.add_argument("--output", type=Path, help="the page; default: benchmarks/RESULTS.md, and for some cases none")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder for the default run, to be kept")
     args = parser.parse_args(arguments)
     given = sys.argv[1:] if arguments is None else list(arguments)
     if args.pairs < 2:
         parser.error(f"--pairs: {args.pairs}: at least 2")
-    wanted = [name for name in ("growth", "dag") if name in args.only]
-    args.only = [word for word in args.only if word not in (*wanted, "plain")]
-    if args.device != "cpu" and "dag" in wanted:
-        parser.error("--only dag: it is measured on CPUs; add --device cpu")
-    if args.only or not wanted:
-        wanted = (
-            ["plain", *wanted]
-            if args.only or "plain" in given
-            else [name for name in SECTIONS if name != "dag" or args.device == "cpu"]
-        )
+    wanted = [name for name in SECTIONS if name in args.only]
+    args.only = [word for word in args.only if word not in SECTIONS]
+    if args.only and "plain" not in wanted:
+        wanted = ["plain", *wanted]
+    if args.device != "cpu" and set(wanted) & set(OF_CPUS):
+        parser.error(f"--only {' '.join(wanted)}: {' and '.join(OF_CPUS)} are measured on CPUs; add --device cpu")
+    wanted = wanted or [name for name in SECTIONS if name not in OF_CPUS or args.device == "cpu"]
     # some cases are a trial: the page's table is of all of them
     keep = args.output is not None or not args.only
     args.output = args.output or ROOT / "benchmarks" / "RESULTS.md"

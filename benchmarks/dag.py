@@ -1,11 +1,10 @@
-"""Start-up and DAG: where the wall time of a run goes, and what large grids cost. ``python -m benchmarks.dag``.
+"""Start-up and DAG: where the wall time of a run goes, and what large grids cost.
 
 Runs the default config in a folder of its own (13 minutes on two cores) and says what each core did; plans 1,000 cells;
-gathers, compares and syncs to MLflow 10,000 records (synthetic_records). Writes benchmarks/DAG.md. Each figure is of a
-process of its own, from its start to its end, with the peak of its resident memory.
+gathers, compares and syncs to MLflow 10,000 records (synthetic_records). Each figure is of a process of its own, from
+its start to its end, with the peak of its resident memory.
 """
 
-import argparse
 import math
 import os
 import re
@@ -14,20 +13,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
-from benchmarks.steps import ROOT, cpu_name, markdown
+from benchmarks.steps import ROOT, markdown
 from benchmarks.synthetic_records import grid_of, write_results
-from benchmarks.timeline import ASKED_FOR, core_seconds, of_snakemake_log, overhead, read_jobs
+from benchmarks.timeline import ASKED_FOR, core_seconds, overhead, read_jobs
 from distillbench.plan import make_plan
 
 CORES = 2
 METHODS = ("supervised", "kd", "fitnet", "at", "lsp")
-OUTPUT = ROOT / "benchmarks/DAG.md"
+CONFIG = ROOT / "config/config.yaml"
 SHARE, DRY_RUN, TABLES, SYNC = 0.15, 20.0, 60.0, 600.0  # at most: of the core-seconds; seconds
 # between this process and the one that is measured: Linux has a process start with the peak of the one that made it
 LAUNCHER = """
@@ -39,15 +37,17 @@ if status:
     sys.exit(status)
 print(f"\\n{seconds} {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}")
 """
-NOTES = """\
-- A run of W seconds on C cores has W × C core-seconds. A job holds one core from the start of its process to its end, a
-  profile all cores; what it did with them is what the last line of its log says. What no job held is idle. A second in
-  which another process had the core, Snakemake's own among them, counts as what the job did then.
-- Training and evaluation: from the split of a seed to its test score. Profiling: a profile's job but for the start of its
-  process. All else is overhead, idle cores included.
-- A cell is a data set, a pair and a library; six models (teacher, five students) are trained in each, with ten seeds in
-  two jobs. The records of the large grid are synthetic in their scores and complete in their form, with histories of 50
-  to 150 epochs. Each figure is of a process of its own, with its start and its imports.
+OF_RUN = """\
+A run of W seconds on C cores has W × C core-seconds. A job holds one core from the start of its process to its end, a
+profile all cores; what it did with them is what the last line of its log says. What no job held is idle. A second in
+which another process had the core, Snakemake's own among them, counts as what the job did then. Training and
+evaluation: from the split of a seed to its test score. Profiling: a profile's job but for the start of its process. All
+else is overhead, idle cores included.
+"""
+OF_GRIDS = """\
+A cell is a data set, a pair and a library; six models (teacher, five students) are trained in each, with ten seeds in
+two jobs. The records of the large grid are synthetic in their scores and complete in their form, with histories of 50
+to 150 epochs. Each figure is of a process of its own, with its start and its imports.
 """
 HEADER = ["what", "seconds", "peak memory, MB", "at most, s", "reached"]
 
@@ -188,13 +188,21 @@ def default_run(folder: Path, config: Path) -> str:
     return wall_time(folder / results / "logs", began, ended, f"`{config.resolve().relative_to(ROOT)}`")
 
 
-def section(*, config: Path = ROOT / "config/config.yaml", cells: int = 1000, records: int = 10_000) -> str:
-    """Everything, as a section of a page in Markdown. Half an hour on two cores with nothing beside it."""
+def run_section(folder: Path | None, config: Path = CONFIG) -> str:
+    """Run a config, in ``folder`` (which is kept, and has to be new) or in one that is not, and where its time went."""
+    if folder is not None:
+        folder.mkdir(parents=True)
+        table = default_run(folder.resolve(), config)
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            table = default_run(Path(scratch), config)
+    return "\n\n".join(["## Where the wall time of a run goes", table, OF_RUN])
+
+
+def grids_section(cells: int = 1000, records: int = 10_000) -> str:
+    """What large grids cost. A quarter of an hour on two cores with nothing beside it."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        (folder / "run").mkdir()
-        parts = [default_run(folder / "run", config), grids(folder, cells, records)]
-    return "\n\n".join(["## Start-up and DAG", *parts, NOTES]) + "\n"
+        return "\n\n".join(["## Large grids", grids(Path(scratch), cells, records), OF_GRIDS])
 
 
 def grids(folder: Path, cells: int, records: int) -> str:
@@ -211,28 +219,3 @@ def _row(what: str, found: Measured, target: float | None) -> list[str]:
 def _written(config: dict[str, object], file: Path) -> Path:
     file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return file
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.dag", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--config", type=Path, default=ROOT / "config/config.yaml", help="the config to run")
-    parser.add_argument("--cells", type=int, default=1000, help="cells to plan (default: 1000)")
-    parser.add_argument("--records", type=int, default=10_000, help="records to gather (default: 10000)")
-    parser.add_argument("--results", type=Path, help="only say where the time of this finished run went; needs --log")
-    parser.add_argument("--log", type=Path, help="its log in .snakemake/log")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="where the page goes (default: benchmarks/DAG.md)")
-    options = parser.parse_args(arguments)
-    if options.results:
-        if not options.log:
-            parser.error("--results: which run? give its log with --log")
-        print(wall_time(options.results / "logs", *of_snakemake_log(options.log), f"`{options.results}`"))
-        return
-    page = section(config=options.config, cells=options.cells, records=options.records)
-    machine = f"{cpu_name()}, {CORES} of {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}."
-    options.output.write_text(f"# Start-up and DAG\n\n{machine}\n\n{page}", encoding="utf-8")
-    print(page)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,6 @@ profile all of them. What a job says of its time (distillbench.spent) is taken a
 """
 
 import itertools
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -95,14 +94,3 @@ def idle(jobs: Sequence[Job], cores: int, low: float, high: float) -> float:
 def overhead(spent: dict[str, float]) -> float:
     """The share of all core-seconds that were neither training, nor evaluation, nor profiling."""
     return 1 - sum(spent.get(name, 0.0) for name in ASKED_FOR) / sum(spent.values())
-
-
-def of_snakemake_log(log: Path) -> tuple[float, float]:
-    """When a run began and ended, seconds since 1970, as its log in .snakemake/log says. Raises ValueError."""
-    name = re.match(r"(\d{4}-\d\d-\d\dT\d{6}\.\d+)\.snakemake\.log$", log.name)
-    elapsed = re.search(r"^Elapsed time: (?:(\d+) days?, )?(\d+):(\d\d):([\d.]+)$", log.read_text(), re.MULTILINE)
-    if not name or not elapsed:
-        raise ValueError(f"{log}: not the log of a run of Snakemake that has ended")
-    began = datetime.strptime(name[1], "%Y-%m-%dT%H%M%S.%f").timestamp()
-    days, hours, minutes, seconds = (float(each or 0) for each in elapsed.groups())
-    return began, began + days * 86400 + hours * 3600 + minutes * 60 + seconds

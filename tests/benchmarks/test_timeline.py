@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from benchmarks.timeline import IDLE, core_seconds, idle, of_snakemake_log, overhead, read_jobs
+from benchmarks.timeline import IDLE, core_seconds, idle, overhead, read_jobs
 from distillbench import spent
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 0).timestamp()
@@ -58,17 +58,6 @@ def test_a_core_is_idle_when_no_job_holds_it(logs):
     assert idle(jobs, 2, BEGAN + 32, BEGAN + 40) == 0  # the profile has both
     assert idle(jobs, 2, BEGAN + 24, BEGAN + 31) == pytest.approx(4 + 2)
     assert idle([], 2, 0.0, 5.0) == 10
-
-
-def test_the_log_of_snakemake_says_when_a_run_began_and_ended(tmp_path):
-    log = tmp_path / "2026-01-02T030400.500000.snakemake.log"
-    log.write_text("70 of 70 steps (100%) done\nElapsed time: 0:12:37.250000\n")
-    assert of_snakemake_log(log) == pytest.approx((BEGAN + 0.5, BEGAN + 757.75))
-    log.write_text("Elapsed time: 1 day, 1:00:00.500000\n")
-    assert of_snakemake_log(log)[1] == pytest.approx(BEGAN + 90001)
-    log.write_text("1 of 70 steps (1%) done\n")
-    with pytest.raises(ValueError, match="has ended"):
-        of_snakemake_log(log)
 
 
 def test_time_within_is_not_counted_twice(monkeypatch):
