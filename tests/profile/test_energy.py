@@ -47,6 +47,28 @@ def test_a_machine_without_a_power_that_can_be_read_has_no_figure(codecarbon):
     assert found.joules is None and "no power" in found.status
 
 
+@pytest.mark.parametrize("part", ["__init__", "start", "stop"])
+def test_whatever_fails_in_the_tracker_is_a_reason_and_no_end_of_the_job(codecarbon, monkeypatch, part):
+    def fails(*_, **__):
+        raise OSError("no such driver\nat line 5")
+
+    monkeypatch.setattr(codecarbon.OfflineEmissionsTracker, part, fails)
+    assert energy_of(lambda: None, "DEU", seconds=0.0) == ("codecarbon: OSError: no such driver", None)
+
+
+def test_a_tracker_that_hides_its_failure_has_no_data_and_no_figure(codecarbon, monkeypatch):
+    monkeypatch.setattr(codecarbon.OfflineEmissionsTracker, "stop", lambda self: None)
+    found = energy_of(lambda: None, "DEU", seconds=0.0)
+    assert found.joules is None and found.status.startswith("codecarbon: AttributeError")
+
+
+def test_the_tracker_is_stopped_where_the_model_fails(codecarbon):
+    def fails():
+        raise MemoryError
+
+    assert energy_of(fails, "DEU").joules is None and codecarbon.seen[-1] == "stop"
+
+
 def test_without_codecarbon_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "codecarbon", None)
     assert energy_of(lambda: None, "DEU").status.endswith("pip install 'distillbench[energy]'")
