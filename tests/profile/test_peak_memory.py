@@ -1,5 +1,6 @@
 """The peak of memory: what a function needs while it runs, seen from a process that has done nothing."""
 
+import multiprocessing
 import os
 
 import pytest
@@ -41,6 +42,14 @@ def test_each_call_has_a_process_of_its_own_and_leaves_nothing_behind():
     assert len({first, second, os.getpid()}) == 3
     in_fresh_process(torch.set_num_threads, threads + 1)
     assert torch.get_num_threads() == threads
+
+
+def test_elsewhere_than_on_linux_it_is_a_new_interpreter(monkeypatch):
+    monkeypatch.setattr("distillbench.peak_memory.sys.platform", "darwin")
+    asked = []
+    get_context = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: asked.append(kind) or get_context("fork"))
+    assert in_fresh_process(os.getpid) != os.getpid() and asked == ["spawn"]
 
 
 def fails():

@@ -1,8 +1,12 @@
 """The table of profiles as a reader sees it: legible figures, flags, and reasons where there is none."""
 
+import json
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
+from distillbench.pareto import pareto_table
 from distillbench.profile_table import COLUMNS, SIZE, SPEED, notes, profile_row
 from distillbench.publish import _costs
 from distillbench.report_tables import profiles_tables, read_table
@@ -53,11 +57,36 @@ def test_one_graph_that_is_the_batch_is_not_told_twice():
 def test_a_figure_that_is_not_to_be_trusted_has_a_dagger_and_no_other_has():
     flagged = row(mistrusted=["latency_ms", "peak_memory_mb"], repeat_difference=0.412)
     shown = {name: write(flagged) for name, write in SPEED.items()}
-    assert {name for name, cell in shown.items() if "†" in cell} == {"Batch, ms (quartiles)", "Peak memory, MB"}
+    assert {name for name, cell in shown.items() if "†" in cell} == {
+        "Batch, ms (quartiles)", "Per second", "Peak memory, MB",
+    }  # fmt: skip
     assert shown["Passes differ"] == "41%"
     (note,) = (each for each in notes([flagged, row(role="teacher")]) if "two passes" in each)
-    assert "† The two differ by more than 10%" in note
-    assert any("agree within 10% everywhere" in each for each in notes([row()]))
+    assert "† The two differ by more than 10% and more than can be resolved (0.3 MB, 0.2 ms), or one has no" in note
+    agree = "agree within 10%, or by less than can be resolved (0.3 MB, 0.2 ms), everywhere."
+    assert any(agree in each for each in notes([row()]))
+
+
+def test_a_machine_that_was_busy_before_is_named():
+    told = notes([row(busy_before_percent=34.6), row(role="teacher", busy_before_percent=20.0)])
+    (note,) = (each for each in told if "Other processes" in each)
+    assert "toy gat PyG student: 35% of all cores were in use before" in note
+
+
+def test_a_program_for_one_size_has_its_figure_and_says_so():
+    only = row(exported_status="for 1797 nodes only")
+    assert SPEED["Exported, ms"](only) == "3.20"
+    assert "Exported: toy gat PyG student: for 1797 nodes only." in notes([only])
+    assert not any(each.startswith("Not exported") for each in notes([only]))
+
+
+def test_what_met_a_limit_is_shown_without_its_figures_and_with_the_reason():
+    gone = ("latency_ms", "graph_latency_ms", "throughput_per_second", "train_seconds_per_epoch")
+    failed = row(**dict.fromkeys(gone), inference_status="out of memory", training_status="DivergedError: epoch 1")
+    speed, _ = profiles_tables(pd.DataFrame([row(role="teacher"), failed]))
+    assert [dict(zip(speed.columns, line.texts, strict=True))["Epoch, s"] for line in speed.lines] == ["0.0213", "–"]
+    assert "Not all of inference measured: toy gat PyG student: out of memory." in speed.notes
+    assert "Training not measured: toy gat PyG student: DivergedError: epoch 1." in speed.notes
 
 
 def test_what_was_not_measured_says_why():
@@ -77,13 +106,35 @@ def test_columns_that_say_nothing_are_left_out():
     assert "MFLOP, dense + edges" in size.columns
 
 
-def test_skipped_profiles_are_not_shown():
-    skipped = profile_row(
-        {"dataset": "toy", "backend": "dgl", "role": "student", "model": {"model": "gcn"}, "skipped": "x"}
-    )
-    speed, _ = profiles_tables(pd.DataFrame([row(), skipped]))
-    assert len(speed.lines) == 1
-    assert not any(table.lines for table in profiles_tables(pd.DataFrame([skipped])))
+def skipped(role):
+    where = {"dataset": "toy", "backend": "dgl", "pair": "gat", "role": role}
+    return where | {"model": {"model": "gcn"}, "skipped": "dgl: ImportError: no GraphBolt"}
+
+
+def test_skipped_profiles_have_no_row_and_a_note():
+    both = [profile_row(skipped(role)) for role in ("teacher", "student")]
+    note = "Not measured: toy gat DGL teacher, student: dgl: ImportError: no GraphBolt."
+    speed, _ = profiles_tables(pd.DataFrame([row(), *both]))
+    assert len(speed.lines) == 1 and note in speed.notes
+    alone = profiles_tables(pd.DataFrame(both))
+    assert not any(table.lines for table in alone) and alone[0].notes == [note]
+
+
+def test_where_every_profile_was_skipped_the_scores_are_compared_all_the_same(tmp_path):
+    files = []
+    for role in ("teacher", "student"):
+        files.append(str(tmp_path / f"{role}.json"))
+        Path(files[-1]).write_text(json.dumps(skipped(role)))
+    collect_profiles(files, str(tmp_path / "profiles.csv"))
+    run = {
+        "dataset": "toy", "backend": "dgl", "pair": "gat", "method": "kd", "role": "student", "seed": 0, "status": "ok",
+        "metric": "accuracy", "test": 0.5, "params": 10.0, "train_seconds": 1.0, "device": "cpu", "threads": 1,
+        "reason": "", "resplit": False, "n_train": 5, "n_test": 5,
+    }  # fmt: skip
+    table = pareto_table(pd.DataFrame([run]), pd.read_csv(tmp_path / "profiles.csv"))
+    assert table["latency_ms"].isna().all() and table["peak_memory_mb"].isna().all()
+    assert table["score"].tolist() == [0.5] and table["on_frontier_parameters"].tolist() == [True]
+    assert profiles_tables(read_table(tmp_path / "profiles.csv"))[0].notes[0].startswith("Not measured: toy gat DGL")
 
 
 def test_a_table_that_was_measured_once_is_read_as_it_is(tmp_path):

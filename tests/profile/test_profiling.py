@@ -10,8 +10,9 @@ import torch
 from distillbench import profiling
 from distillbench.config import Training
 from distillbench.data import write_data
-from distillbench.measuring import Pass, block_times_ms, epoch_seconds, measure
+from distillbench.measuring import Pass, block_times_ms, epoch_seconds, limited, measure
 from distillbench.models import GNN, canonical_state
+from distillbench.plan import make_plan
 from distillbench.plugins import load
 from distillbench.profile_table import COLUMNS
 from distillbench.profiling import combined, profile_pair
@@ -121,6 +122,66 @@ def test_energy_is_measured_where_it_is_asked_for(small, backend, monkeypatch):
     assert "energy_joules" not in found.samples and found.facts["energy_status"] == "codecarbon is not installed"
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("[enforce fail] can't allocate memory: 9")]
+)
+def test_figures_that_were_found_before_memory_ended_stay(small, backend, monkeypatch, error):
+    def timed(*_):
+        raise error
+
+    monkeypatch.setattr("distillbench.measuring.block_times_ms", timed)
+    found = measured(small, {"model": "gcn", "hidden": 4}, backend)
+    assert found.facts["inference_status"] == "out of memory" and found.facts["dense_flops"] > 0
+    assert set(found.samples) == {"peak_memory_mb"}
+
+
+def test_an_error_of_the_program_is_no_limit():
+    with pytest.raises(RuntimeError, match="shapes"), limited({}, "inference"):
+        raise RuntimeError("shapes")
+
+
+@pytest.mark.parametrize("rate, says", [(1e30, "DivergedError: epoch "), (1e38, "RuntimeError: value cannot be")])
+def test_a_training_that_diverges_has_no_figure_and_a_reason(small, backend, rate, says):
+    inputs, split = small.inputs_of(small.ring(), backend)
+    facts = {}
+    with limited(facts, "training"):
+        epoch_seconds(
+            small.model_of({"model": "gcn", "hidden": 4}, backend), inputs, split, Training(learning_rate=rate)
+        )
+    assert facts["training_status"].startswith(says)
+
+
+def test_memory_is_of_the_second_forward_pass(small, backend, monkeypatch):
+    """The first converts the graph, which the latency does not count either."""
+    calls, at_start = [], []
+    forward = GNN.forward
+    monkeypatch.setattr(GNN, "forward", lambda *a: (calls.append(1), forward(*a))[1])
+    monkeypatch.setattr("distillbench.measuring.peak_memory_mb", lambda *_: at_start.append(len(calls)) or 1.0)
+    assert measured(small, {"model": "gcn", "hidden": 4}, backend).samples["peak_memory_mb"] == [1.0]
+    assert at_start == [1]
+
+
+def test_one_graph_of_as_many_nodes_as_the_batch_is_not_taken_for_it(small, backend):
+    """A batch of one cloud, and another of the same size that is measured by itself."""
+    inputs, split = small.inputs_of(small.clouds(), backend, batch_size=1)
+    found = measure(small.model_of(DGCNN, backend), inputs, split)
+    assert found.facts["batch_nodes"] == found.facts["graph_nodes"]
+    assert found.facts["one_graph"] is False and "graph_latency_ms" in found.samples
+
+
+def test_a_teacher_is_trained_as_its_runs_are():
+    pair = {"teacher": {"model": "gcn", "hidden": 8}, "student": {"model": "gcn", "hidden": 4}}
+    config = {"seeds": 1, "backends": ["pyg"], "methods": {"supervised": None}}
+    for own, rate in (({}, 0.003), ({"teacher_training": {"learning_rate": 0.5, "batch_size": 7}}, 0.5)):
+        pairs = {"gcn": pair | {"training": {"learning_rate": 0.003}} | own}
+        plan = make_plan(config | {"datasets": {"digits": {"pairs": pairs}}}, [], ROOT)
+        cell = plan.cells[0]
+        training = plan.profile_params(cell)["training"]
+        assert training["teacher"] == plan.teacher_params(cell, 0)["training"]
+        assert training["teacher"]["learning_rate"] == rate and training["student"]["learning_rate"] == 0.003
+        assert any(file.endswith("profile_table.py") for file in plan.profile_sources("pyg"))
+
+
 def test_a_function_is_warmed_up_before_it_is_timed(monkeypatch):
     calls = []
 
@@ -194,6 +255,42 @@ def test_memory_that_cannot_be_measured_is_not_known_and_no_disagreement():
     assert figures["peak_memory_mb"] is None and figures["repeat_difference"] == 0.0 and figures["mistrusted"] == []
 
 
+def test_a_figure_that_one_pass_lacks_is_not_to_be_trusted():
+    nan = float("nan")
+    figures = combined(
+        passes({"latency_ms": [1.0], "peak_memory_mb": [nan]}, {"latency_ms": [1.0], "peak_memory_mb": [2.0]})
+    )
+    assert figures["peak_memory_mb"] == 2.0 and figures["mistrusted"] == ["peak_memory_mb"]
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_a_status_is_the_worse_of_both_and_no_figure_stands_beside_an_error(order):
+    def figures_of(bad, difference):
+        facts = {"throughput_units": 100, "one_graph": True}
+        good = {"exported_status": "ok", "exported_difference": 0.0}
+        both = [
+            Pass(facts | good, {"latency_ms": [1.0], "exported_latency_ms": [1.0]}),
+            Pass(facts | {"exported_status": bad, "exported_difference": difference}, {"latency_ms": [1.0]}),
+        ]
+        return combined(both[order])
+
+    figures = figures_of("its outputs differ", 0.5)
+    assert (figures["exported_status"], figures["exported_difference"]) == ("its outputs differ", 0.5)
+    assert not {"exported_latency_ms", "exported_latency_q25_ms"} & set(figures)
+    assert "exported_latency_ms" not in figures["repeats"] and figures["mistrusted"] == []
+    figures = figures_of("for 50 nodes only", 1e-7)
+    assert figures["exported_status"] == "for 50 nodes only" and figures["exported_latency_ms"] == 1.0
+    assert figures["mistrusted"] == ["exported_latency_ms"]
+
+
+def test_without_a_latency_there_is_no_throughput_and_what_was_found_stays():
+    failed = {"inference_status": "out of memory"}
+    figures = combined(passes({"peak_memory_mb": [3.0]}, {"peak_memory_mb": [3.0]}, **failed))
+    assert figures["peak_memory_mb"] == 3.0 and figures["inference_status"] == "out of memory"
+    assert not {"latency_ms", "throughput_per_second", "graph_latency_ms"} & set(figures)
+    assert combined(passes({}, {}, **failed))["repeat_difference"] == 0.0
+
+
 def test_the_second_pass_comes_after_the_first_over_both_models_each_in_a_fresh_process(tmp_path, monkeypatch):
     order = []
 
@@ -221,7 +318,8 @@ def profiled(tmp_path, backend):
     write_data(tmp_path / "data/synthetic", "synthetic", dataset, dataset.load())
     outputs = {role: str(tmp_path / f"{role}.json") for role in ("teacher", "student")}
     params = {
-        "dataset": "synthetic", "backend": backend.name, "pair": "gat", "training": {"batch_size": 2},
+        "dataset": "synthetic", "backend": backend.name, "pair": "gat",
+        "training": {"teacher": {"batch_size": 3}, "student": {"batch_size": 2}},
         "dataset_file": str(ROOT / "datasets/synthetic.py"), "dataset_params": {"nodes": 20}, "energy": None,
         "models": {"teacher": {"model": "gat", "hidden": 256, "heads": 4}, "student": {"model": "mlp", "hidden": 2}},
     }  # fmt: skip

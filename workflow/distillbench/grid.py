@@ -139,7 +139,7 @@ class Grid(Sources):
         return pair.protocol or self.config.protocol
 
     def profile_params(self, cell: Cell) -> dict[str, Any]:
-        """The two models to profile."""
+        """The two models to profile, and the training of each; inference is on the student's batch for both."""
         pair = self.pair(cell)
         models = {"teacher": pair.teacher.model_dump(mode="json"), "student": pair.student.model_dump(mode="json")}
         return {
@@ -147,7 +147,10 @@ class Grid(Sources):
             "dataset_file": self.dataset_file(cell.dataset),
             "dataset_params": self.dataset_params(cell.dataset).model_dump(mode="json"),
             "models": models,
-            "training": pair.training.model_dump(mode="json"),
+            "training": {
+                "teacher": (pair.teacher_training or pair.training).model_dump(mode="json"),
+                "student": pair.training.model_dump(mode="json"),
+            },
             "energy": self.config.profile.energy if self.config.profile else None,
         }
 

@@ -1,29 +1,30 @@
 """The figures of one model, measured once, in a process that does nothing else (see profiling)."""
 
+import contextlib
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from distillbench.backends.base import Graph
+from distillbench.backends.base import Backend, Graph
 from distillbench.config import Training
 from distillbench.data import Split
 from distillbench.energy import energy_of
-from distillbench.exported import Exported, exported, onnx_runtime
+from distillbench.exported import Exported, exported, onnx_runtime, short_reason
 from distillbench.flops import dense_flops, edge_flops
 from distillbench.inputs import Batch, Inputs
 from distillbench.method import Dims, TaskLossOnly
 from distillbench.models import GNN, Output, canonical_state, count_parameters
 from distillbench.params import Parameters
 from distillbench.peak_memory import peak_memory_mb
-from distillbench.specs import DGCNNSpec, predicts_graphs, uses_edges
-from distillbench.train import fit
+from distillbench.specs import predicts_graphs, uses_edges
+from distillbench.train import RunError, fit
 
 EPOCHS = 4  # trained for the time of one: the first is warm-up
 WARM_UP_SECONDS = 0.1  # a function runs for so long, and WARM_UP_CALLS times, before it is timed
@@ -42,18 +43,14 @@ class Pass(NamedTuple):
 def measure(model: GNN, inputs: Inputs, split: Split, *, deploy: bool = False, energy: str | None = None) -> Pass:
     """Measure inference with one model once; ``profile_table.COLUMNS`` says what each figure is.
 
-    The peak of memory comes first: the allocator keeps what later calls would need. deploy: also in the forms of
-    ``exported``. energy: the country, where it is to be measured (``energy_of``).
+    The peak of memory comes first, of the second forward pass: the allocator keeps what later calls would need. Where
+    memory ends, the figures found until then stay (see ``limited``). deploy: also in the forms of ``exported``. energy:
+    the country, where it is to be measured (``energy_of``).
     """
-    threads, backend = torch.get_num_threads(), inputs.backend
-    batch = inputs.ordered(split.train)[0]
+    backend = inputs.backend
+    batch, one = inputs.ordered(split.train)[0], _one_graph(inputs, split)
     # an MLP's cost has to be that of a model without a graph: it gets none, and would fail if it touched it
     reads_graph = uses_edges(model.spec) or predicts_graphs(model.spec)
-    model.eval()
-    forward = partial(_forward, model, batch.graph if reads_graph else None, batch.x)
-    _touch(model, inputs, reads_graph)
-    samples = {"peak_memory_mb": [peak_memory_mb(forward, inputs.device)]}
-    out = forward()
     facts: dict[str, Any] = {
         "parameters": count_parameters(model),
         "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
@@ -61,33 +58,67 @@ def measure(model: GNN, inputs: Inputs, split: Split, *, deploy: bool = False, e
         "reads_graph": reads_graph,
         "batch_nodes": batch.graph.num_nodes,
         "batch_graphs": batch.graph.num_graphs,
-        "batch_edges": max((edges.shape[1] for edges in out.edge_index), default=0),
-        "dense_flops": dense_flops(forward),
-        "edge_flops": edge_flops(model, out, backend.name),
+        "graph_nodes": one.graph.num_nodes,
+        "one_graph": torch.equal(batch.graph_ids, one.graph_ids),
         "throughput_of": "graphs" if inputs.data.task.level == "graph" else "nodes",
-        "throughput_units": len(out.logits),
+        "throughput_units": batch.graph.num_graphs if inputs.data.task.level == "graph" else batch.graph.num_nodes,
     }
+    found = Pass(facts, {})
+    model.eval()
+    forward = partial(_forward, model, batch.graph if reads_graph else None, batch.x)
+    with limited(facts, "inference"):
+        _measure_inference(found, model, forward, inputs, None if facts["one_graph"] else one)
+        if deploy:
+            _measure_forms(found, model, backend, batch, reference=forward().logits)
+        if energy:
+            used = energy_of(partial(_finished, forward, inputs.device), energy)
+            facts["energy_status"] = used.status
+            if used.joules is not None:
+                found.samples["energy_joules"] = [used.joules]
+    return found
+
+
+@contextlib.contextmanager
+def limited(facts: dict[str, Any], what: str) -> Iterator[None]:
+    """Measure ``what`` as far as memory and numbers go: ``{what}_status`` of ``facts`` is "ok", or the limit it met."""
+    facts[f"{what}_status"] = "ok"
+    try:
+        yield
+    except (RunError, MemoryError, RuntimeError) as error:  # that of a GPU's memory is a RuntimeError
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not (memory or isinstance(error, RunError) or "without overflow" in str(error)):  # as experiment.run
+            raise
+        facts[f"{what}_status"] = "out of memory" if memory else short_reason(error)
+
+
+def _measure_inference(
+    found: Pass, model: GNN, forward: Callable[[], Output], inputs: Inputs, one: Batch | None
+) -> None:
+    """The model as it is, on the batch and on ``one`` graph; the figures found so far stay where it fails."""
+    facts, samples, threads = found.facts, found.samples, torch.get_num_threads()
+    # once before its memory is measured: a graph is converted for its layers, and libraries read their code from disk
+    out = forward()
+    facts["batch_edges"] = max((edges.shape[1] for edges in out.edge_index), default=0)
+    facts["edge_flops"] = edge_flops(model, out, inputs.backend.name)
+    del out
+    samples["peak_memory_mb"] = [peak_memory_mb(forward, inputs.device)]
+    facts["dense_flops"] = dense_flops(forward)
     samples["latency_ms"] = block_times_ms(forward, threads)
-    one = _one_graph(inputs, split)
-    facts["graph_nodes"] = one.graph.num_nodes
-    facts["one_graph"] = batch.graph.num_graphs == 1 and one.graph.num_nodes == batch.graph.num_nodes
-    if not facts["one_graph"]:
-        by_itself = partial(_forward, model, one.graph if reads_graph else None, one.x)
+    if one is not None:
+        by_itself = partial(_forward, model, one.graph if facts["reads_graph"] else None, one.x)
         samples["graph_latency_ms"] = block_times_ms(by_itself, threads)
-    if deploy:
-        forms = {"exported": exported(model, backend, batch, reads_graph=reads_graph, reference=out.logits)}
-        if not reads_graph:
-            forms["onnx"] = onnx_runtime(model, backend, batch, threads=threads, reference=out.logits)
-        for name, form in forms.items():
-            facts |= {f"{name}_status": form.status, f"{name}_difference": form.difference}
-            if form.run:
-                samples[f"{name}_latency_ms"] = block_times_ms(_of_form(form), threads)
-    if energy:
-        used = energy_of(partial(_finished, forward, inputs.device), energy)
-        facts["energy_status"] = used.status
-        if used.joules is not None:
-            samples["energy_joules"] = [used.joules]
-    return Pass(facts, samples)
+
+
+def _measure_forms(found: Pass, model: GNN, backend: Backend, batch: Batch, *, reference: Tensor) -> None:
+    """The model as it would be deployed."""
+    threads, reads_graph = torch.get_num_threads(), found.facts["reads_graph"]
+    forms = {"exported": exported(model, backend, batch, reads_graph=reads_graph, reference=reference)}
+    if not reads_graph:
+        forms["onnx"] = onnx_runtime(model, backend, batch, threads=threads, reference=reference)
+    for name, form in forms.items():
+        found.facts.update({f"{name}_status": form.status, f"{name}_difference": form.difference})
+        if form.run:
+            found.samples[f"{name}_latency_ms"] = block_times_ms(_of_form(form), threads)
 
 
 def block_times_ms(run: Callable[[], Any], threads: int) -> list[float]:
@@ -126,19 +157,6 @@ def _finished(run: Callable[[], Any], device: torch.device) -> None:
     run()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _touch(model: GNN, inputs: Inputs, reads_graph: bool) -> None:
-    """One forward pass over a few nodes: libraries read their code from disk at first use, 5 to 9 MB of memory that
-    would otherwise be counted as the model's."""
-    count = 1 + (model.spec.k if isinstance(model.spec, DGCNNSpec) else 1)
-    nodes = torch.arange(count)
-    loops = torch.stack([nodes, nodes]).to(inputs.device)
-    graph = Graph(None, loops[:, :0], torch.tensor([0, count]))
-    if inputs.data.edge_index.shape[1]:
-        graph = inputs.backend.with_edges(graph, loops)
-    x = torch.zeros(count, inputs.data.x.shape[1], device=inputs.device)
-    _forward(model, graph if reads_graph else None, x)
 
 
 def _one_graph(inputs: Inputs, split: Split) -> Batch:

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import multiprocessing
+import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -16,16 +17,17 @@ import torch
 def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> Any:
     """What ``work(*arguments)`` returns (picklable), run in a process that holds nothing but the imported libraries.
 
-    The process is a fork: of a caller that has imported and not computed, as a job of the DAG has, its heap is as empty
-    as a new interpreter's, and it is there within milliseconds. A new interpreter would import torch and a graph
-    library first, which takes 3 to 7 s of CPU, for each pass of each model. Of a caller that has computed, two things
+    On Linux the process is a fork: of a caller that has imported and not computed, as a job of the DAG has, its heap is
+    as empty as a new interpreter's, and it is there within milliseconds. A new interpreter, as elsewhere, imports torch
+    and a graph library first: 3 to 7 s of CPU, for each pass of each model. Of a caller that has computed, two things
     are no longer true: memory that it freed is reused unseen, and OpenMP's threads or a CUDA context do not survive a
     fork. So whoever measures measures in here, and the caller only waits.
 
     Raises:
         RuntimeError: ``work`` raised, with its traceback, or its process was killed.
     """
-    context = multiprocessing.get_context("fork")
+    # elsewhere a fork is not there, or not safe once a system's libraries have started threads
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, work, arguments))
     process.start()

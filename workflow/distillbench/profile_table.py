@@ -10,8 +10,21 @@ from distillbench.tables import NOTHING, backend_label
 Record = dict[Hashable, Any]
 
 DISAGREEMENT = 0.10  # of two passes, as a fraction of their mean: past it a figure is not to be trusted
+# what two passes may differ by without a meaning: Linux counts resident pages in batches per processor, and a run's
+# history has tenths of milliseconds
+RESOLUTION = {"peak_memory_mb": 0.3, "train_seconds_per_epoch": 0.0002}
+BUSY_PERCENT = 20.0  # of all cores used by others: past it a profile is not to be trusted
+# by what failed or not (its column of status is named so), the figures that there are none of beside an error
+FIGURES_OF = {
+    "inference": ("peak_memory_mb", "latency_ms", "graph_latency_ms"),
+    "exported": ("exported_latency_ms",),
+    "onnx": ("onnx_latency_ms",),
+    "energy": ("energy_joules",),
+    "training": ("train_seconds_per_epoch",),
+}
+ALWAYS = ("parameters", "latency_ms", "peak_memory_mb")  # columns of the file even where no profile has them
 
-# results/tables/profiles.csv, in this order; a column that no profile has is left out
+# results/tables/profiles.csv, in this order; a column that no profile has is left out, if not one of ALWAYS
 COLUMNS: dict[str, str] = {
     "dataset": "data set",
     "backend": "graph library",
@@ -28,9 +41,10 @@ COLUMNS: dict[str, str] = {
     "batch_edges": "edges of the batch, of the layer that has most",
     "graph_nodes": "nodes of the graph that is measured by itself, the training graph of median size",
     "dense_flops": "operations of dense matrix products in a pass over the batch: counted, multiply and add apart",
-    "edge_flops": "operations of its message passing, by formula (flops.edge_flops)",
+    "edge_flops": "operations of its message passing, by formula and library (flops.edge_flops)",
+    "inference_status": "ok, or what ended its measurement: the figures of it that are missing do not fit",
     "latency_ms": "one forward pass over the batch, in evaluation mode without autograd, ms: median over the blocks of "
-    "both passes, each block the mean of many calls",
+    "both passes, each block the mean of one or more calls",
     "latency_q25_ms": "its lower quartile",
     "latency_q75_ms": "its upper quartile",
     "graph_latency_ms": "the same for one graph; of a transductive data set the same figure, not measured again",
@@ -38,24 +52,29 @@ COLUMNS: dict[str, str] = {
     "graph_latency_q75_ms": "its upper quartile",
     "throughput_per_second": "nodes, or graphs, of the batch per second of latency_ms",
     "throughput_of": "nodes or graphs",
-    "exported_latency_ms": "as latency_ms, of the student exported by torch.export",
+    "exported_latency_ms": "as latency_ms, of the student exported by torch.export: a function of features and edges, "
+    "which converts the edges for its layers at each call (csr: to compressed rows)",
     "exported_latency_q25_ms": "its lower quartile",
     "exported_latency_q75_ms": "its upper quartile",
     "exported_difference": "largest difference of its outputs from the model's, as a fraction of their largest",
-    "exported_status": "ok, or why it is not measured: not exported, or its outputs differ by more than 1e-5",
+    "exported_status": "ok, or “for N nodes only” where it takes no graph of another size, or why it is not measured: "
+    "not exported, or its outputs differ by more than 1e-5",
     "onnx_latency_ms": "as latency_ms, of an MLP in ONNX Runtime, on the CPU",
     "onnx_latency_q25_ms": "its lower quartile",
     "onnx_latency_q75_ms": "its upper quartile",
     "onnx_difference": "as exported_difference",
     "onnx_status": "as exported_status",
     "peak_memory_mb": "memory that one forward pass over the batch needs at its peak, besides model, batch and "
-    "libraries, in a fresh process, MB (10^6 bytes): the rise of resident memory; on a GPU, PyTorch's own counter",
+    "libraries, MB (10^6 bytes): the rise of resident memory; on a GPU, PyTorch's own counter. The second pass of a "
+    "fresh process: what the first one keeps, as the graph in the form that its layers take, is not counted",
     "energy_joules": "energy of one forward pass over the batch, of the whole machine, J, where the config asks for it",
     "energy_status": "ok, or why it is not measured",
-    "train_seconds_per_epoch": "training and validation, the method's terms not included, s: median over epochs",
+    "train_seconds_per_epoch": "training, with all cores and without the method's terms, and validation, which is done "
+    "every epoch here, s: median over epochs",
+    "training_status": "ok, or what ended it",
     "repeat_difference": "of all measured figures, the largest difference between the passes, over their mean, "
-    "as far as it is more than the measurement resolves (profiling.RESOLUTION)",
-    "mistrusted": "figures whose two passes differ by more than a tenth",
+    "as far as it is more than the measurement resolves (profile_table.RESOLUTION)",
+    "mistrusted": "figures whose two passes differ by more than a tenth, or that one pass lacks",
     "busy_before_percent": "share of all cores that other processes used before",
     "device": "cpu or cuda",
     "threads": "threads of the CPU that were used",
@@ -118,7 +137,8 @@ def _form(name: str) -> Callable[[Record], str]:
     def text(r: Record) -> str:
         if _known(r, f"{name}_latency_ms") or not _known(r, f"{name}_status"):
             return latency(r)
-        return "outputs differ" if _known(r, f"{name}_difference") else "not possible"
+        differ = _known(r, f"{name}_difference") or "outputs differ" in r[f"{name}_status"]
+        return "outputs differ" if differ else "not possible"
 
     return text
 
@@ -130,9 +150,10 @@ def _flops(r: Record) -> str:
 
 
 def _per_second(r: Record) -> str:
+    """Made of the latency, and trusted as it is."""
     if not _known(r, "throughput_per_second"):
         return NOTHING
-    return f"{r['throughput_per_second']:,.0f} {r['throughput_of']}"
+    return f"{r['throughput_per_second']:,.0f} {r['throughput_of']}{_flag(r, 'latency_ms')}"
 
 
 def _device(r: Record) -> str:
@@ -172,38 +193,68 @@ SIZE: dict[str, Callable[[Record], str]] = {
 WORDS = frozenset((*WHOSE, "Model", "Reads the graph", "Device"))
 
 
+UNMEASURED = {
+    "inference": "Not all of inference measured",
+    "training": "Training not measured",
+    "exported": "Not exported",
+    "onnx": "Not in ONNX Runtime",
+    "energy": "No energy",
+}
+
+
 def notes(records: Sequence[Record]) -> list[str]:
     """What a reader of ``SPEED`` has to know: what was measured, what is not to be trusted, what could not be."""
-    if not any(_known(r, "repeat_difference") for r in records):
-        return []  # of a version that measured once
+    skipped = _reasons("Not measured", [(r, r["skipped"]) for r in records if _known(r, "skipped")])
+    records = [r for r in records if _known(r, "repeat_difference")]
+    if not records:
+        return skipped  # none, or of a version that measured once
     texts = [
         "Batch: a forward pass in evaluation mode without autograd, over the whole graph or a batch of graphs; median "
         "and quartiles over blocks of calls. One graph: the training graph of median size; “same”: it is the batch.",
-        "Peak memory: what the pass over the batch needs besides model, batch and libraries, in a fresh process.",
+        "Peak memory: what the pass over the batch needs besides model, batch and libraries, the second in a fresh "
+        "process: a graph's conversion, which is done once, is neither here nor in the latencies.",
     ]
+    if any(_known(r, "train_seconds_per_epoch") for r in records):
+        texts.append("Epoch: training with all cores, and validation, every epoch here, without the methods' terms.")
     if any(_known(r, "exported_status") for r in records):
         texts.append(
-            "Exported: the student by torch.export; ONNX: an MLP in ONNX Runtime. Both give the model's outputs within "
-            "1e-5 of their largest, or have no figure."
+            "Exported: the student by torch.export, which converts the edges at each call; ONNX: an MLP in ONNX "
+            "Runtime. Both give the model's outputs within 1e-5 of their largest, or have no figure."
         )
     flagged = any(_known(r, "mistrusted") for r in records)
     texts.append(
         "Everything was measured in two passes, the second after the first over both models. “Passes differ”: the "
         "largest difference of any figure. "
         + (
-            f"† The two differ by more than {100 * DISAGREEMENT:.0f}%: do not trust the figure."
+            f"† The two differ by more than {100 * DISAGREEMENT:.0f}% and more than can be resolved ({_resolved()}), "
+            "or one has no figure: do not trust it."
             if flagged
-            else f"They agree within {100 * DISAGREEMENT:.0f}% everywhere."
+            else f"They agree within {100 * DISAGREEMENT:.0f}%, or by less than can be resolved ({_resolved()}), "
+            "everywhere."
         )
     )
-    for name, form in (("exported", "Not exported"), ("onnx", "Not in ONNX Runtime"), ("energy", "No energy")):
-        reasons: dict[str, list[str]] = {}
-        for r in records:
-            if _known(r, f"{name}_status") and r[f"{name}_status"] != "ok":
-                reasons.setdefault(str(r[f"{name}_status"]), []).append(_whose(r))
-        texts += [f"{form}: {'; '.join(whose)}: {reason}." for reason, whose in reasons.items()]
-    return texts
+    busy = [r for r in records if _known(r, "busy_before_percent") and r["busy_before_percent"] > BUSY_PERCENT]
+    texts += _reasons(
+        "Other processes ran on the machine, do not trust these figures",
+        [(r, f"{r['busy_before_percent']:.0f}% of all cores were in use before") for r in busy],
+    )
+    for name, form in UNMEASURED.items():
+        told = [(r, str(r[f"{name}_status"])) for r in records if _known(r, f"{name}_status")]
+        partly = [(r, status) for r, status in told if status.startswith("for ")]
+        texts += _reasons("Exported", partly)
+        texts += _reasons(form, [(r, status) for r, status in told if status != "ok" and (r, status) not in partly])
+    return texts + skipped
 
 
-def _whose(r: Record) -> str:
-    return f"{r['dataset']} {r['pair']} {backend_label(str(r['backend']))} {r['role']}"
+def _resolved() -> str:
+    return f"{RESOLUTION['peak_memory_mb']:g} MB, {1000 * RESOLUTION['train_seconds_per_epoch']:g} ms"
+
+
+def _reasons(what: str, told: Sequence[tuple[Record, str]]) -> list[str]:
+    """A sentence for each reason: whose it is, both models of a pair together."""
+    whose: dict[str, dict[str, list[str]]] = {}
+    for r, reason in told:
+        pair = f"{r['dataset']} {r['pair']} {backend_label(str(r['backend']))}"
+        whose.setdefault(reason, {}).setdefault(pair, []).append(str(r["role"]))
+    named = {reason: [" ".join((pair, ", ".join(roles))) for pair, roles in whose[reason].items()] for reason in whose}
+    return [f"{what}: {'; '.join(names)}: {reason}." for reason, names in named.items()]

@@ -23,13 +23,13 @@ from distillbench.backends import BackendUnavailableError, get_backend
 from distillbench.config import Training
 from distillbench.data import read_data
 from distillbench.inputs import Inputs
-from distillbench.measuring import Pass, epoch_seconds, measure
+from distillbench.measuring import Pass, epoch_seconds, limited, measure
 from distillbench.models import GNN, initialise
 from distillbench.neighbours import static_neighbours
 from distillbench.paths import Paths
 from distillbench.peak_memory import in_fresh_process
 from distillbench.plugins import load
-from distillbench.profile_table import DISAGREEMENT
+from distillbench.profile_table import BUSY_PERCENT, DISAGREEMENT, FIGURES_OF, RESOLUTION
 from distillbench.record import environment, utc_now, write_atomically
 from distillbench.specs import ModelSpec
 from distillbench.train import without_test
@@ -37,10 +37,6 @@ from distillbench.train import without_test
 log = logging.getLogger("distillbench")
 
 PASSES = 2
-# what two passes may differ by without a meaning: Linux counts resident pages in batches per processor, and a run's
-# history has tenths of milliseconds
-RESOLUTION = {"peak_memory_mb": 0.3, "train_seconds_per_epoch": 0.0002}
-BUSY_PERCENT = 20.0  # of all cores used by others: past it a profile is not to be trusted
 
 
 def profile_pair(results: str, params: dict[str, Any], threads: int, outputs: dict[str, str]) -> str:
@@ -72,7 +68,8 @@ def profile_pair(results: str, params: dict[str, Any], threads: int, outputs: di
         )
         if figures["mistrusted"]:
             log.warning("%s: the two passes disagree about %s", role, ", ".join(figures["mistrusted"]))
-        latencies.append(f"{role} {figures['latency_ms']:.2f} ms")
+        latency = figures.get("latency_ms")
+        latencies.append(f"{role} {latency:.2f} ms" if latency is not None else f"{role} {figures['inference_status']}")
         log.info("%s: %s", role, figures)
     return f"{place}: {', '.join(latencies)} a batch"
 
@@ -80,32 +77,56 @@ def profile_pair(results: str, params: dict[str, Any], threads: int, outputs: di
 def combined(passes: Sequence[Pass]) -> dict[str, Any]:
     """The figures of several passes over one model, as ``profile_table.COLUMNS`` describes them.
 
-    A figure is the median over the values of all passes, a latency has its quartiles beside it. repeats: by figure, the
-    median of each pass. repeat_difference: of all figures, the largest difference between these, as a fraction of their
-    mean, where it is above RESOLUTION. mistrusted: the figures where it is above DISAGREEMENT.
+    A figure is the median over the values of all passes, a latency has its quartiles beside it. A status is the worst
+    of the passes', and beside an error there is none of its figures that a pass lacks. repeats: by figure, the median
+    of each pass that has it. repeat_difference: of all figures, the largest difference between these, as a fraction of
+    their mean, where it is above RESOLUTION. mistrusted: the figures where it is above DISAGREEMENT, and those that a
+    pass lacks.
     """
-    figures: dict[str, Any] = dict(passes[0].facts)
+    figures: dict[str, Any] = {name: value for found in reversed(passes) for name, value in found.facts.items()}
+    without: set[str] = set()
+    for what, names in FIGURES_OF.items():
+        if any(f"{what}_status" in found.facts for found in passes):
+            worst = max(passes, key=lambda found: _severity(found.facts.get(f"{what}_status", "ok")))
+            for part in ("status", "difference"):
+                if f"{what}_{part}" in worst.facts:
+                    figures[f"{what}_{part}"] = worst.facts[f"{what}_{part}"]
+            if _severity(figures[f"{what}_status"]) == 2:
+                without.update(names)
     units, one_graph = figures.pop("throughput_units"), figures.pop("one_graph")
     repeats: dict[str, list[float]] = {}
+    lacking = []
     for name in dict.fromkeys(name for found in passes for name in found.samples):
-        values = [found.samples[name] for found in passes if found.samples.get(name)]
+        values = [found.samples[name] for found in passes if np.isfinite(found.samples.get(name) or [np.nan]).all()]
+        if len(values) < len(passes) and name in without:
+            continue
+        if not values:
+            figures[name] = None
+            continue
         low, median, high = np.quantile(np.concatenate(values), [0.25, 0.5, 0.75]).tolist()
-        figures[name] = median if np.isfinite(median) else None
+        figures[name] = median
         if name.endswith("latency_ms"):
             figures[name.replace("latency_ms", "latency_q25_ms")] = low
             figures[name.replace("latency_ms", "latency_q75_ms")] = high
-        if np.isfinite(median):
-            repeats[name] = [float(np.median(each)) for each in values]
-    if one_graph:
-        figures |= {f"graph_{name}": figures[name] for name in ("latency_ms", "latency_q25_ms", "latency_q75_ms")}
-    figures["throughput_per_second"] = units / figures["latency_ms"] * 1000
+        repeats[name] = [float(np.median(each)) for each in values]
+        if len(values) < len(passes):
+            lacking.append(name)
+    if "latency_ms" in figures:
+        if one_graph:
+            figures |= {f"graph_{name}": figures[name] for name in ("latency_ms", "latency_q25_ms", "latency_q75_ms")}
+        figures["throughput_per_second"] = units / figures["latency_ms"] * 1000
     differences = {name: _difference(medians, RESOLUTION.get(name, 0.0)) for name, medians in repeats.items()}
-    mistrusted = [name for name, difference in differences.items() if difference > DISAGREEMENT]
+    mistrusted = [name for name in repeats if differences[name] > DISAGREEMENT or name in lacking]
     return figures | {
         "repeats": repeats,
-        "repeat_difference": max(differences.values()),
+        "repeat_difference": max(differences.values(), default=0.0),
         "mistrusted": mistrusted,
     }
+
+
+def _severity(status: str) -> int:
+    """0: ok, 1: for its own size only, 2: an error."""
+    return 0 if status == "ok" else 1 if status.startswith("for ") else 2
 
 
 def _difference(medians: Sequence[float], resolution: float) -> float:
@@ -120,16 +141,20 @@ def _pass(results: str, params: dict[str, Any], threads: int, role: str) -> Pass
     device = backend.device()
     plugin = load("dataset", Path(params["dataset_file"]))
     data = read_data(Paths(results).data(params["dataset"]))
-    data, split = without_test(data, plugin(plugin.Params(**params["dataset_params"])).split(data, 0))
-    training = Training(**params["training"])
+    dataset = plugin(plugin.Params(**params["dataset_params"]))
+    data, split = without_test(data, dataset.split(data, 0))
+    training, of_student = (Training(**params["training"][name]) for name in (role, "student"))
     spec = TypeAdapter(ModelSpec).validate_python(params["models"][role])
     model = GNN(spec, backend, data.x.shape[1], data.num_classes)
     initialise(model, 0, role)
-    inputs = Inputs(data, backend, device, training.batch_size)  # no neighbours known before: inference has to search
+    # one batch for both models; no neighbours known before: inference has to search
+    inputs = Inputs(data, backend, device, of_student.batch_size)
     deploy, energy = role == "student", params.get("energy")
     found = measure(model.to(device), inputs, split, deploy=deploy, energy=energy)
     keep_freed_memory()  # as every run does, and from here on alone: who deploys a model has the allocator as it is
-    for_training = Inputs(data, backend, device, training.batch_size, neighbours=static_neighbours(data))
-    seconds = {"train_seconds_per_epoch": epoch_seconds(model, for_training, split, training)}
-    machine = {"environment": environment(params["backend"], str(device), threads)}
-    return Pass(found.facts | machine, found.samples | seconds)
+    known = static_neighbours(data)
+    for_training = Inputs(data, backend, device, training.batch_size, dataset.augment, neighbours=known)
+    with limited(found.facts, "training"):
+        found.samples["train_seconds_per_epoch"] = epoch_seconds(model, for_training, split, training)
+    found.facts["environment"] = environment(params["backend"], str(device), threads)
+    return found

@@ -23,7 +23,8 @@ Record = dict[Hashable, Any]
 NAMES = (
     *CELL, "method", "variant", "role", "baseline", "metric", "reason", "test", "chosen", "scores", "verdict", "best",
     "note", "backend_a", "backend_b", "source", "teacher", "student", "protocol", "quantity", "device", "model",
-    "values", "mistrusted", "exported_status", "onnx_status", "energy_status",
+    "values", "mistrusted", "skipped", "inference_status", "exported_status",
+    "onnx_status", "energy_status", "training_status",
 )  # fmt: skip
 MARKS = {"better": "▲ ", "worse": "▼ ", "equivalent": "≈ "}  # a verdict is found without reading, in grey, too
 
@@ -109,9 +110,10 @@ def across_table(across: pd.DataFrame) -> Table:
 
 def profiles_tables(profiles: pd.DataFrame) -> list[Table]:
     """What the models cost, and how large they are."""
-    records = [record for record in profiles.to_dict("records") if _known(record.get("latency_ms", ""))]
+    every = profiles.to_dict("records")
+    records = [record for record in every if not _known(record.get("skipped", ""))]
     return [
-        _table("What the models cost, with all cores", records, SPEED, notes=notes(records)),
+        _table("What the models cost, with all cores", records, SPEED, notes=notes(every)),
         _table("How large the models are", records, SIZE),
     ]
 

@@ -12,7 +12,7 @@ from distillbench.comparison_table import write_comparison
 from distillbench.mlflow_store import TrackingError
 from distillbench.pareto import pareto_table
 from distillbench.plan import asked_hyperparameters
-from distillbench.profile_table import COLUMNS, profile_row
+from distillbench.profile_table import ALWAYS, COLUMNS, profile_row
 from distillbench.record import Record, RecordError, digest, read_shard, write_atomically
 from distillbench.tracking import sync
 from distillbench.tuning_table import footnotes
@@ -170,7 +170,7 @@ def collect_profiles(profiles: Sequence[str], csv: str) -> str:
             rows.append(profile_row(json.loads(path.read_text())))
         except (ValueError, KeyError) as error:
             raise RecordError(f"{path}: corrupt profile ({error}). Delete it and run snakemake again.") from error
-    columns = [name for name in COLUMNS if any(name in row for row in rows)]
+    columns = [name for name in COLUMNS if name in ALWAYS or any(name in row for row in rows)]
     tables.write_profiles([{name: row.get(name) for name in columns} for row in rows], Path(csv))
     return f"{len(rows)} profiles"
 

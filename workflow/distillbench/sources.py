@@ -137,7 +137,10 @@ class Sources:
 
     def profile_sources(self, backend: str) -> list[str]:
         """Source files that a profile depends on."""
-        names = ("profiling.py", "measuring.py", "peak_memory.py", "flops.py", "exported.py", "energy.py")
+        names = (
+            "profiling.py", "measuring.py", "peak_memory.py", "flops.py", "exported.py", "energy.py",
+            "profile_table.py",  # past what difference a figure is mistrusted
+        )  # fmt: skip
         return _sources(*MODEL_SOURCES, *_of_backend(backend), "allocator.py", *names)
 
     def table_sources(self) -> list[str]:
