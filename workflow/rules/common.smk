@@ -2,14 +2,15 @@
 import os
 import sys
 
-# jobs may be forked from a process that belongs to this Snakemake process (distillbench.warm)
-os.environ.setdefault("DISTILLBENCH_OWNER", str(os.getpid()))
-
 from snakemake.exceptions import WorkflowError
 
 from distillbench.config import ConfigError
 from distillbench.paths import Cell
 from distillbench.plan import make_plan
+from distillbench.warm import owner
+
+# jobs may be forked from a process that belongs to this Snakemake process (distillbench.warm)
+os.environ.setdefault("DISTILLBENCH_OWNER", owner())
 
 CONFIG_FILES = workflow.overwrite_configfiles or ["config/config.yaml"]
 
@@ -22,7 +23,7 @@ RESULTS = str(PLAN.paths.root)
 config.update(
     results=RESULTS,
     execution=PLAN.config.execution.model_dump(),
-    libraries=list(PLAN.config.backends),
+    libraries=[name for name in PLAN.config.backends if name not in PLAN.missing],
     planned_runs=PLAN.runs,
 )
 

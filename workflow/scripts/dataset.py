@@ -6,6 +6,7 @@ call(
     "distillbench.jobs:prepare_data",
     {"results": snakemake.config["results"], "file": snakemake.input.plugin, **snakemake.params.data},
     log=snakemake.log[0],
-    library=snakemake.config["libraries"][0],  # torch comes with it, and the teachers that follow need it
+    # one that is installed, if any: torch comes with it, and the teachers that follow need it
+    library=next(iter(snakemake.config["libraries"]), None),
     warm=snakemake.config["execution"]["warm_start"],
 )
