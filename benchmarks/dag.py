@@ -41,8 +41,9 @@ OF_RUN = """\
 A run of W seconds on C cores has W × C core-seconds. A job holds one core from the start of its process to its end, a
 profile all cores; what it did with them is what the last line of its log says. What no job held is idle. A second in
 which another process had the core, Snakemake's own among them, counts as what the job did then. Training and
-evaluation: from the split of a seed to its test score. Profiling: a profile's job but for the start of its process. All
-else is overhead, idle cores included.
+evaluation: from the split of a seed to its test score, the latter on validation and on the test part. Profiling: a
+profile's job but for the start of its process, imports before its passes and the pause in which it watches the machine;
+each pass, in a process of its own, reads the data. All else is overhead, idle cores included.
 """
 OF_GRIDS = """\
 A cell is a data set, a pair and a library; six models (teacher, five students) are trained in each, with ten seeds in

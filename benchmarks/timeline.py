@@ -12,26 +12,30 @@ from typing import NamedTuple
 
 from distillbench.spent import read_spent
 
-ASKED_FOR = ("training and evaluation", "profiling")  # all else is overhead
+ASKED_FOR = ("training", "evaluation", "profiling")  # all else is overhead
 TRAINED = ("teachers", "runs", "tuning")  # folders of logs whose jobs train
 KINDS = {
     "data": "data sets",
     "profiles": "profiling",
+    "collect.log": "collect",
+    "compare.log": "compare",
     "figures": "figures",
     "report.log": "report",
     "track.log": "MLflow",
-}  # of all others: tables
+}  # of all others: further tables
 PARTS = {
     "start": "start of jobs' processes",
     "library": "waiting for a library's import",
     "imports": "imports of modules",
-    "data": "reading data",
-    "training": "training and evaluation",
+    "data": "reading data",  # and what teachers left
+    "training": "training",
+    "evaluation": "evaluation",
+    "pause": "pause before profiling",
     "writing": "writing records and weights",
 }
 IDLE = (
     "idle before the first job (Snakemake: imports, config, DAG)",
-    "idle between jobs, while there were runs to do",
+    "between jobs (Snakemake: scheduling, a process for each job that parses again)",
     "idle after the last run and profile",
     "idle after the last job",
 )
@@ -57,13 +61,13 @@ def read_jobs(logs: Path, cores: int, since: float, until: float) -> list[Job]:
             continue
         ended = datetime.strptime(lines[-1][:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()
         kind = path.relative_to(logs).parts[0]
-        rest = "rest of jobs that train" if kind in TRAINED else KINDS.get(kind, "tables")
+        rest = "rest of jobs that train" if kind in TRAINED else KINDS.get(kind, "further tables")
         parts = {PARTS.get(name, rest): seconds for name, seconds in spent.parts.items()}
         is_run = kind in TRAINED or kind == "profiles"
         if since <= ended - spent.total and ended <= until + 0.001:
             held = cores if kind == "profiles" else 1
             jobs.append(Job(ended - spent.total, ended, held, is_run, parts))
-    return sorted(jobs)
+    return sorted(jobs, key=lambda job: job.began)
 
 
 def core_seconds(jobs: Sequence[Job], cores: int, began: float, ended: float) -> dict[str, float]:

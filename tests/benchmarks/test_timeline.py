@@ -2,12 +2,17 @@
 
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from benchmarks.timeline import IDLE, core_seconds, idle, overhead, read_jobs
-from distillbench import spent
+from distillbench import backends, experiment, spent, train
+from distillbench.data import write_data
+from distillbench.inputs import save_outputs
+from distillbench.plugins import load
 
+ROOT = Path(__file__).parents[2]
 BEGAN = datetime(2026, 1, 2, 3, 4, 0).timestamp()
 
 
@@ -22,10 +27,12 @@ def write(logs, name, ended, line):
 def logs(tmp_path):
     """Two cores, 60 s: data 2-6, a teacher 6-26 beside a student 10-30, a profile 32-40, the table 41-45."""
     write(tmp_path, "data/digits.log", 6, "took 4.00 s: start 1.00, library 0.00, imports 1.00, rest 2.00")
-    training = "start 1.00, library 3.00, imports 1.00, data 1.00, training 13.00, writing 0.50, rest 0.50"
+    before = "start 1.00, library 3.00, imports 1.00, data 1.00"
+    training = f"{before}, training 11.00, evaluation 2.00, writing 0.50, rest 0.50"
     write(tmp_path, "teachers/digits/pyg/gat/0.log", 26, f"took 20.00 s: {training}")
     write(tmp_path, "runs/digits/pyg/gat/kd/0.log", 30, f"took 20.00 s: {training}")
-    write(tmp_path, "profiles/digits/pyg/gat.log", 40, "took 8.00 s: start 1.00, library 0.00, imports 1.00, rest 6.00")
+    profile = "start 1.00, library 0.00, imports 1.00, pause 0.50, rest 5.50"
+    write(tmp_path, "profiles/digits/pyg/gat.log", 40, f"took 8.00 s: {profile}")
     write(tmp_path, "collect.log", 45, "took 4.00 s: start 1.00, library 0.00, imports 2.00, rest 1.00")
     return tmp_path
 
@@ -34,16 +41,17 @@ def test_every_second_of_every_core_is_in_the_account(logs):
     jobs = read_jobs(logs, 2, BEGAN, BEGAN + 60)
     found = core_seconds(jobs, 2, BEGAN, BEGAN + 60)
     assert found == pytest.approx({
-        "training and evaluation": 26, "profiling": 12, "start of jobs' processes": 6, "imports of modules": 7,
+        "training": 22, "evaluation": 4, "profiling": 11, "pause before profiling": 1,
+        "start of jobs' processes": 6, "imports of modules": 7,
         "waiting for a library's import": 6, "reading data": 2, "writing records and weights": 1,
-        "rest of jobs that train": 1, "data sets": 2, "tables": 1,
+        "rest of jobs that train": 1, "data sets": 2, "collect": 1,
         IDLE[0]: 4,  # both cores until second 2
         IDLE[1]: 4 + 4 + 4 + 4,  # one core 2-6, 6-10, 26-30; both 30-32
         IDLE[2]: 2 + 4,  # both 40-41, one 41-45
         IDLE[3]: 30,
     })  # fmt: skip
     assert sum(found.values()) == pytest.approx(2 * 60)
-    assert overhead(found) == pytest.approx(1 - (26 + 12) / 120)
+    assert overhead(found) == pytest.approx(1 - (22 + 4 + 11) / 120)
 
 
 def test_jobs_of_another_time_and_logs_of_another_kind_are_not_counted(logs):
@@ -51,6 +59,13 @@ def test_jobs_of_another_time_and_logs_of_another_kind_are_not_counted(logs):
     write(logs, "pareto.log", 44, "ValueError: as asked")
     (logs / "report.log").write_text("")
     assert len(read_jobs(logs, 2, BEGAN, BEGAN + 60)) == 5
+
+
+def test_each_table_that_takes_long_has_a_name_of_its_own(tmp_path):
+    for name in ("collect", "compare", "pareto"):
+        write(tmp_path, f"{name}.log", 45, "took 4.00 s: start 1.00, library 0.00, imports 2.00, rest 1.00")
+    rest = {name for job in read_jobs(tmp_path, 2, BEGAN, BEGAN + 60) for name in job.parts}
+    assert rest >= {"collect", "compare", "further tables"}
 
 
 def test_a_core_is_idle_when_no_job_holds_it(logs):
@@ -73,3 +88,41 @@ def test_time_within_is_not_counted_twice(monkeypatch):
         {"start": 0.5, "training": 6.0, "data": 3.0, "rest": 0.5},
     )
     assert spent.read_spent("2026-01-02 03:04:05,000 INFO digits: 5 of 5 ok") is None
+
+
+def test_what_a_run_does_is_counted_as_what_it_is(tmp_path, monkeypatch):
+    """Of each piece of work: what its time is counted as, innermost; worked out from the steps of a run."""
+    counted = []
+
+    def noted(module, name):
+        function = getattr(module, name)
+
+        def call(*arguments, **options):
+            counted.append((name, spent._outer[-1]))
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(module, name, call)
+
+    file = ROOT / "datasets/synthetic.py"
+    plugin = load("dataset", file)
+    dataset = plugin(plugin.Params())
+    write_data(tmp_path, "synthetic", dataset, dataset.load())
+    model = {"model": "mlp", "hidden": 4}
+    params = {"backend": "csr", "dataset_file": str(file), "dataset_params": {}, "model": model}
+    params |= {"training": {"epochs": 2}, "protocol": {}}
+    noted(backends.importlib, "import_module")
+    for module, name in ((train, "predict"), (experiment, "predict"), (experiment, "load_outputs")):
+        noted(module, name)
+    with spent.spending("data"):
+        cell = experiment.Experiment(params, tmp_path)
+    assert ("import_module", "imports") in counted
+    counted.clear()
+    with spent.spending("training"):
+        teacher = cell.run(0)
+    validated = tested = ("predict", "evaluation")
+    assert counted == [validated, validated, tested]
+    counted.clear()
+    save_outputs(tmp_path / "outputs.pt", teacher.outputs)
+    with spent.spending("training"):
+        cell.run(0, teacher_outputs=[tmp_path / "outputs.pt"], evaluate_test=False)
+    assert counted == [("load_outputs", "data"), validated, validated]

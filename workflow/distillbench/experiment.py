@@ -29,6 +29,7 @@ from distillbench.plugins import load
 from distillbench.production import divided, extended, observed, place, with_features, with_labels
 from distillbench.seeds import generator
 from distillbench.specs import ModelSpec
+from distillbench.spent import spending
 from distillbench.steps import Teaching, setup_of, subgraph
 from distillbench.train import Checkpointing, DivergedError, Fit, OutOfTimeError, Progress, fit, silent, without_test
 
@@ -92,7 +93,8 @@ class Experiment:
         methods that run it before training. evaluate_test: without, there is no look at the test part at all, and the
         outcome's only score is that of validation: what hyper-parameters may be chosen by.
         """
-        teaching = self._teaching(teacher_outputs, teacher_weights)
+        with spending("data"):
+            teaching = self._teaching(teacher_outputs, teacher_weights)
         try:
             return self._run(seed, teaching, run_seconds, checkpointing, progress, evaluate_test)
         except DivergedError as error:
@@ -169,25 +171,25 @@ class Experiment:
         )
         if not evaluate_test:
             return outcome
-        # the one look at the test part, on the selected weights
-        everything = self.data
-        if extra is not None:
-            everything = with_features(everything, extra if seen is None else extended(extra, seen, everything))
-        whole = self._inputs(everything, augment=False)
-        task = self.data.task
-        if seen is None:
-            predictions = predict(model, whole.ordered(split.test))
-            metrics = task.metrics(*map(torch.cat, zip(*predictions, strict=True)))
-        else:  # what was there in training is predicted without what was not
-            parts = divided(split.test, seen)
-            known = self._inputs(with_labels(inputs.data, self.data, seen), augment=False)
-            on_known = predict(model, known.ordered(torch.searchsorted(seen, parts["seen"])))
-            on_whole = predict(model, whole.ordered(parts["unseen"]))
-            logits, y = (torch.cat(each) for each in zip(*on_known, *on_whole, strict=True))
-            predictions, metrics = [(logits, y)], task.metrics(logits, y)
-            for name, found in (("seen", on_known), ("unseen", on_whole)):
-                metrics[f"{task.metric_name}_{name}"] = task.score(found, evaluation)
-        return replace(outcome, test=task.score(predictions, evaluation), test_metrics=metrics)
+        with spending("evaluation"):  # the one look at the test part, on the selected weights
+            everything = self.data
+            if extra is not None:
+                everything = with_features(everything, extra if seen is None else extended(extra, seen, everything))
+            whole = self._inputs(everything, augment=False)
+            task = self.data.task
+            if seen is None:
+                predictions = predict(model, whole.ordered(split.test))
+                metrics = task.metrics(*map(torch.cat, zip(*predictions, strict=True)))
+            else:  # what was there in training is predicted without what was not
+                parts = divided(split.test, seen)
+                known = self._inputs(with_labels(inputs.data, self.data, seen), augment=False)
+                on_known = predict(model, known.ordered(torch.searchsorted(seen, parts["seen"])))
+                on_whole = predict(model, whole.ordered(parts["unseen"]))
+                logits, y = (torch.cat(each) for each in zip(*on_known, *on_whole, strict=True))
+                predictions, metrics = [(logits, y)], task.metrics(logits, y)
+                for name, found in (("seen", on_known), ("unseen", on_whole)):
+                    metrics[f"{task.metric_name}_{name}"] = task.score(found, evaluation)
+            return replace(outcome, test=task.score(predictions, evaluation), test_metrics=metrics)
 
     def _inputs(self, data: GraphData, augment: bool = True) -> Inputs:
         augmentation = self.dataset.augment if augment else None

@@ -237,10 +237,13 @@ class Job:
             for teacher in teachers:
                 if teacher.status != "ok":
                     return Outcome("skipped", f"its teacher has the status {teacher.status}: {teacher.reason}")
+            with spending("data"):
+                outputs = [self._of_teacher(teacher, "outputs") for teacher in teachers]
+                weights = self._of_teacher(teachers[0], "weights") if needs_model else None
             return experiment.run(
                 seed,
-                teacher_outputs=[self._of_teacher(teacher, "outputs") for teacher in teachers],
-                teacher_weights=self._of_teacher(teachers[0], "weights") if needs_model else None,
+                teacher_outputs=outputs,
+                teacher_weights=weights,
                 run_seconds=self.params["run_seconds"],
                 checkpointing=Checkpointing(
                     self.file(seed, "checkpoint.pt"), key, self.execution["checkpoint_seconds"]

@@ -32,6 +32,7 @@ from distillbench.plugins import load
 from distillbench.profile_table import BUSY_PERCENT, DISAGREEMENT, FIGURES_OF, RESOLUTION
 from distillbench.record import environment, utc_now, write_atomically
 from distillbench.specs import ModelSpec
+from distillbench.spent import spending
 from distillbench.train import without_test
 
 log = logging.getLogger("distillbench")
@@ -53,7 +54,8 @@ def profile_pair(results: str, params: dict[str, Any], threads: int, outputs: di
             skipped = identity | {"role": role, "model": spec, "skipped": str(error)}
             write_atomically(Path(outputs[role]), json.dumps(skipped, indent=1) + "\n")
         return f"{place}: skipped: {error}"
-    busy = psutil.cpu_percent(interval=0.5)
+    with spending("pause"):
+        busy = psutil.cpu_percent(interval=0.5)
     if busy > BUSY_PERCENT:
         log.warning("other processes use %.0f%% of this machine: the profile will show them, too", busy)
     passes: dict[str, list[Pass]] = {role: [] for role in params["models"]}

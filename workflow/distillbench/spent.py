@@ -1,9 +1,12 @@
 """Where a job's time goes: seconds by what it was spent on, the last line of its log.
 
-    took 12.3 s: start 0.61, library 4.10, imports 0.31, data 0.10, training 7.02, writing 0.11, rest 0.05
+    took 12.3 s: start 0.61, library 4.10, imports 0.31, data 0.10, training 6.02, evaluation 1.00, writing 0.11,
+    rest 0.05
 
 start: from the process that Snakemake made to the call of the job's function. library: waiting for the process that has
-the graph library imported. imports: of modules. data: reading a data set. training: with evaluation. rest: all else.
+the graph library imported. imports: of modules, the graph library's among them where no process had it. data: reading a
+data set or what a teacher left. evaluation: on validation, and the look at the test part. pause: for the machine to be
+watched before a profile. rest: all else.
 A process is one job, so there is one account. Importing this module imports nothing but the standard library.
 """
 

@@ -23,6 +23,7 @@ from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.record import write_atomically
 from distillbench.seeds import derive, generator
+from distillbench.spent import spending
 from distillbench.steps import Guidance, Teaching, detached
 
 NO_TEACHING = Teaching()
@@ -148,12 +149,13 @@ def fit(
                 raise OutOfTimeError(late, state.history)
         val = {}
         if _is_evaluated(state.epoch, training, evaluation):
-            predictions = predict(model, inputs.ordered(split.val))
-            if not all(logits.isfinite().all() for logits, _ in predictions):
-                raise DivergedError(
-                    f"epoch {state.epoch}: predictions on the validation part are not finite", state.history
-                )
-            val = {"val": task.score(predictions, evaluation)}
+            with spending("evaluation"):
+                predictions = predict(model, inputs.ordered(split.val))
+                if not all(logits.isfinite().all() for logits, _ in predictions):
+                    raise DivergedError(
+                        f"epoch {state.epoch}: predictions on the validation part are not finite", state.history
+                    )
+                val = {"val": task.score(predictions, evaluation)}
         state.seconds = time.monotonic() - begun
         means = {name: total / steps for name, total in sums.items()}
         row = {"epoch": state.epoch, "seconds": round(state.seconds, 4), **means, **val}

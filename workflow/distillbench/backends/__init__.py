@@ -4,6 +4,8 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING
 
+from distillbench.spent import spending
+
 if TYPE_CHECKING:
     from distillbench.backends.base import Backend
 
@@ -24,7 +26,8 @@ def missing_reason(name: str) -> str | None:
 def get_backend(name: str) -> "Backend":
     """The backend of that name, imported now. Raises BackendUnavailableError where its library cannot be imported."""
     try:
-        module = importlib.import_module(f"distillbench.backends.{name}")
+        with spending("imports"):
+            module = importlib.import_module(f"distillbench.backends.{name}")
     except Exception as error:  # a library that is there but broken (wrong build, missing shared object) counts too
         raise BackendUnavailableError(f"{name}: {type(error).__name__}: {error}") from error
     backend: Backend = module.BACKEND
