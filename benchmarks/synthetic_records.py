@@ -106,7 +106,8 @@ def _write_run(
         train_seconds=float(seconds[-1]),
         hyperparameters=hyperparameters(params),
         environment=environment,
-        digests={name: digest(name, run) for name in ("code", "data", "weights")},
+        digests={"code": plan.code_digest(cell.dataset, cell.backend, method)}
+        | {name: digest(name, run) for name in ("data", "weights")},
         started=_iso(STARTED),
         ended=_iso(STARTED + timedelta(seconds=float(seconds[-1]))),
     )

@@ -11,6 +11,7 @@ from distillbench import grid
 from distillbench.config import OFFICIAL, Protocol
 from distillbench.paths import Cell
 from distillbench.plan import make_plan
+from distillbench.record import digest, file_digest
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -204,3 +205,37 @@ def test_pyg_is_drawn_against_dgl_only_where_both_are_asked_for():
     for backends, drawn in ((["pyg", "dgl", "csr"], True), (["pyg", "csr"], False), (["dgl"], False)):
         files = planned(backends=backends).figure_files()
         assert any(Path(file).name == "libraries.png" for file in files) == drawn
+
+
+def test_expected_code_is_of_the_runs_own_files_by_content(tmp_path):
+    mine = tmp_path / "mykd.py"
+    mine.write_text((ROOT / "methods/kd.py").read_text())
+    mykd = {"plugins": [str(tmp_path)], "methods": {**VALUES["methods"], "mykd": None}}
+    before = planned(**mykd).expected()
+    assert planned(**mykd).expected() == before
+    mine.write_text(mine.read_text() + "# edited\n")
+    after = planned(**mykd).expected()
+    assert {file for file in before if before[file]["code"] != after[file]["code"]} == {
+        file for file in before if "/mykd/" in file
+    }
+    for file, asked in after.items():
+        assert {**asked, "code": None} == {**before[file], "code": None}
+
+
+def test_expected_code_is_what_jobs_write_into_their_records():
+    plan = planned()
+    cell = Cell("digits", "dgl", "gat")
+    for method, files in (
+        ("teacher", plan.teacher_sources("digits", "dgl")),
+        ("kd", plan.student_sources("digits", "dgl", "kd")),
+    ):
+        of_files = digest(sorted(file_digest(Path(file)) for file in files))
+        assert plan.expected()[str(plan.paths.shard(cell, method, 0))]["code"] == of_files
+        assert set(files) <= set(plan.code_files())
+
+
+def test_two_parts_of_one_file_are_one_source():
+    """Rules give a job each file once, distillbench.run as the plan does: the same digest of the code."""
+    combined = {"lsp-cosine": {"method": "lsp", "kernel": "cosine"}, "lsp+lsp-cosine": None}
+    files = planned(methods={**VALUES["methods"], **combined}).student_sources("digits", "pyg", "lsp+lsp-cosine")
+    assert len(files) == len(set(files))

@@ -259,10 +259,14 @@ def test_a_record_that_says_otherwise_than_the_config_whether_it_was_tuned_is_re
     known |= {"seed": 0, "status": "ok", "task": "multiclass", "metric": "accuracy", "val": 0.5, "test": 0.5}
     facts = tuning_like().facts() if said else {}
     shard = tmp_path / "records-0.json"
-    write_shard(shard, [Record(**known, hyperparameters=hyperparameters(params), tuning=facts)])
+    write_shard(shard, [Record(**known, digests={"code": "c"}, hyperparameters=hyperparameters(params), tuning=facts)])
     tuned = {"params": {**params, "tuned": {"file": file, "trials": 4, "seeds": 2, "learning_rate": 4.0}}}
     expected = {
-        str(shard): {"seeds": [0], **(tuned if asked_for else {"hyperparameters": digest(hyperparameters(params))})}
+        str(shard): {
+            "seeds": [0],
+            "code": "c",
+            **(tuned if asked_for else {"hyperparameters": digest(hyperparameters(params))}),
+        }
     }
     arguments = (expected, [], ["lsp"], str(tmp_path / "runs.csv"), str(tmp_path / "runs.parquet"))
     if said == asked_for:

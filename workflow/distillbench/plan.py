@@ -36,27 +36,32 @@ class Plan(Grid):
         return [shard for cell in self.cells for shard in self.shards_of(cell)]
 
     def expected(self, further: bool = False) -> dict[str, dict[str, Any]]:
-        """What each file of records must hold: its seeds, and a digest of their hyper-parameters.
+        """What each file of records must hold: its seeds, digests of their code and of their hyper-parameters.
 
-        Where these are tuned, the parameters of the job instead (see asked_hyperparameters).
+        Where the last are tuned, the parameters of the job instead (see asked_hyperparameters).
         further: also the files of further teachers, which are in no table.
         """
         runs = [(cell, method) for cell in self.cells for method in (TEACHER, *self.methods_of(cell))]
         runs += [(cell, TEACHER) for cell in self.further_teachers() if further]
         files = {}
         for cell, method in runs:
+            code = self.code_digest(cell.dataset, cell.backend, method)
             for shard in self.shards:
                 if method == TEACHER:
                     params = self.teacher_params(cell, shard)
                 else:
                     params = self.student_params(cell, method, shard)
                 file = str(self.paths.shard(cell, method, shard))
-                files[file] = {"seeds": params["seeds"]}
+                files[file] = {"seeds": params["seeds"], "code": code}
                 if "tuned" in params:
                     files[file] |= {"params": params}
                 else:
                     files[file] |= {"hyperparameters": digest(hyperparameters(params))}
         return files
+
+    def code_files(self) -> list[str]:
+        """All files whose content is in a digest of the code of ``expected``."""
+        return self.run_sources((cell.dataset, cell.backend, m) for cell in self.cells for m in self.methods_of(cell))
 
     def profile_files(self) -> list[str]:
         """All profiles."""

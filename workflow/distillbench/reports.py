@@ -19,6 +19,12 @@ from distillbench.tuning_table import footnotes
 
 AGAIN = "Delete it and run snakemake again: finished seeds that fit are not trained again."
 
+OTHER_CODE = (
+    "trained by other code than is here. Delete it and run snakemake again (all at once: snakemake --forcerun "
+    "teacher distill): finished seeds that fit are not trained again. If the edit changes no result and the records "
+    "are to be kept, undo it, or make the tables in a checkout of the code that trained them."
+)
+
 
 def collect(
     expected: dict[str, dict[str, Any]],
@@ -29,8 +35,8 @@ def collect(
 ) -> str:
     """Gather the records of all jobs, and of what could not run here, into the table of runs.
 
-    ``expected`` says for each file of records which seeds and hyper-parameters the config asks for, and whether these
-    are tuned (Plan.expected).
+    ``expected`` says for each file of records which seeds and hyper-parameters the config asks for, whether these are
+    tuned, and the digest of the code that trains them (Plan.expected).
     Raises RecordError naming every file that cannot be trusted or is of another config: no record is left out or let in
     silently.
     """
@@ -46,6 +52,8 @@ def collect(
             problems.append(f"{shard}: holds seeds {seeds}, the config asks for {asked['seeds']}. {AGAIN}")
         elif any(digest(record.hyperparameters) != hyperparameters for record in found):
             problems.append(f"{shard}: was trained with other hyper-parameters than the config asks for. {AGAIN}")
+        elif others := [record.seed for record in found if record.digests.get("code") != asked["code"]]:
+            problems.append(f"{shard}: {'seeds' if others[1:] else 'seed'} {', '.join(map(str, others))} {OTHER_CODE}")
         elif any(bool(record.tuning) != ("params" in asked) for record in found):
             # the same values, but readers would be told that they were tuned, or that nobody did
             said, wanted = ("does not say", "tuned") if "params" in asked else ("says", "as they are given")

@@ -1,19 +1,20 @@
 """What the names of a config stand for, and the files that each result depends on. Imports no torch."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from distillbench.config import Config, DatasetConfig, Pair
+from distillbench.params import TEACHER
 from distillbench.paths import Cell
 from distillbench.plugins import Declaration, declaration, find
-from distillbench.record import file_digest
+from distillbench.record import digest, file_digest
 from distillbench.variants import Variant, read_variant
 
 PACKAGE = Path(__file__).parent
-# what a training run's result depends on: inputs of the rules and part of every record's key
+# what a training run's result depends on: part of every record's key, and by content a parameter of its rule
 DATA_SOURCES = ("data.py", "tasks.py", "archives.py", "clouds.py", "readers.py", "heterophilous.py", "ogb_files.py")
 MODEL_SOURCES = (
     "data.py",
@@ -37,7 +38,12 @@ METHOD_SOURCES = ("structure.py", "edge_products.py", "blocks.py", "combination.
 
 
 class Sources:
-    """A config's data sets, pairs and method variants, found by name; and their files, the inputs of the rules.
+    """A config's data sets, pairs and method variants, found by name; and the files that each result depends on.
+
+    The rules that have jobs in every cell get these files as a parameter, by content (``contents``), and only a
+    method's own file as an input: Snakemake's time goes by inputs of jobs, and so it handles a third of them. What a
+    parameter was when a job ran is in Snakemake's metadata alone: where that is missing or not asked, nothing is run
+    again, and the rule ``collect`` refuses records whose ``code_digest`` is another.
 
     files: the config's own, named in errors. root: the folder of methods/ and datasets/.
     """
@@ -49,6 +55,7 @@ class Sources:
         self._declarations: dict[str, Declaration] = {}
         self._dataset_params: dict[str, Any] = {}
         self._contents: dict[str, str] = {}
+        self._codes: dict[tuple[str, str, str], str] = {}
 
     # what its names stand for
 
@@ -87,10 +94,19 @@ class Sources:
 
     def contents(self, files: Sequence[str]) -> dict[str, str]:
         """Files with the beginning of their digest, when first asked for: where that differs a job is run again."""
-        for file in files:
-            if file not in self._contents:
-                self._contents[file] = file_digest(Path(file))[:16]
-        return {file: self._contents[file] for file in files}
+        return {file: self._content(file)[:16] for file in files}
+
+    def code_digest(self, dataset: str, backend: str, method: str) -> str:
+        """What the records of a method's runs, or of the teacher's, must have as the digest of their code (see Job)."""
+        key = (dataset, backend, method)
+        if key not in self._codes:
+            files = self.teacher_sources(*key[:2]) if method == TEACHER else self.student_sources(*key)
+            self._codes[key] = digest(sorted(self._content(file) for file in files))
+        return self._codes[key]
+
+    def run_sources(self, runs: Iterable[tuple[str, str, str]]) -> list[str]:
+        """Source files that any of these runs (data set, backend, method) depends on, each once."""
+        return list(dict.fromkeys(file for run in runs for file in self.student_sources(*run)))
 
     def dataset_file(self, dataset: str) -> str:
         """The plug-in file of a data set."""
@@ -125,11 +141,8 @@ class Sources:
 
     def student_sources(self, dataset: str, backend: str, method: str) -> list[str]:
         """Source files that a student's result depends on."""
-        return (
-            self.teacher_sources(dataset, backend)
-            + _sources(*METHOD_SOURCES)
-            + list(self.method_files(method).values())
-        )
+        files = list(dict.fromkeys(self.method_files(method).values()))  # two parts may be variants of one method
+        return self.teacher_sources(dataset, backend) + _sources(*METHOD_SOURCES) + files
 
     def tuning_sources(self, dataset: str, backend: str, method: str) -> list[str]:
         """Source files that the values chosen for a method depend on."""
@@ -165,6 +178,11 @@ class Sources:
 
     # inside
 
+    def _content(self, file: str) -> str:
+        if file not in self._contents:
+            self._contents[file] = file_digest(Path(file))
+        return self._contents[file]
+
     def _folders(self, kind: str) -> list[Path]:
         return [self.root / f"{kind}s", *[Path(folder) for folder in self.config.plugins]]
 
@@ -186,7 +204,7 @@ def _sources(*names: str) -> list[str]:
 
 
 def _relative(path: Path) -> str:
-    """Seen from the working directory: a folder that is moved as a whole keeps its inputs, and reruns nothing."""
+    """Seen from the working directory: a folder moved as a whole has the same inputs and parameters, reruns nothing."""
     return _seen_from(Path.cwd(), path)
 
 

@@ -2,6 +2,7 @@ rule collect:
     input:
         records=PLAN.shard_files(),
         chosen=PLAN.tuning_files(),
+        code=PLAN.code_files(),  # newer than the table: it looks again whether the records are of this code
         sources=PLAN.table_sources(),
     output:
         csv=f"{RESULTS}/tables/runs.csv",
@@ -53,6 +54,7 @@ rule compare:
 rule profiles:
     input:
         profiles=PLAN.profile_files(),
+        sources=PLAN.table_sources(),
     output:
         csv=f"{RESULTS}/tables/profiles.csv",
     log:
