@@ -94,14 +94,14 @@ def test_what_a_run_does_is_counted_as_what_it_is(tmp_path, monkeypatch):
     """Of each piece of work: what its time is counted as, innermost; worked out from the steps of a run."""
     counted = []
 
-    def noted(module, name):
+    def noted(patch, module, name):
         function = getattr(module, name)
 
         def call(*arguments, **options):
             counted.append((name, spent._outer[-1]))
             return function(*arguments, **options)
 
-        monkeypatch.setattr(module, name, call)
+        patch.setattr(module, name, call)
 
     file = ROOT / "datasets/synthetic.py"
     plugin = load("dataset", file)
@@ -110,10 +110,10 @@ def test_what_a_run_does_is_counted_as_what_it_is(tmp_path, monkeypatch):
     model = {"model": "mlp", "hidden": 4}
     params = {"backend": "csr", "dataset_file": str(file), "dataset_params": {}, "model": model}
     params |= {"training": {"epochs": 2}, "protocol": {}}
-    noted(backends.importlib, "import_module")
     for module, name in ((train, "predict"), (experiment, "predict"), (experiment, "load_outputs")):
-        noted(module, name)
-    with spent.spending("data"):
+        noted(monkeypatch, module, name)
+    with monkeypatch.context() as patch, spent.spending("data"):
+        noted(patch, backends.importlib, "import_module")  # torch uses it, too, when it first trains
         cell = experiment.Experiment(params, tmp_path)
     assert ("import_module", "imports") in counted
     counted.clear()
