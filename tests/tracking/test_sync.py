@@ -2,10 +2,8 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,36 +73,6 @@ def test_curves_are_complete_and_apart_from_the_final_metrics(results: Path) -> 
         assert [(point.step, point.value) for point in curve] == list(enumerate(values))
     assert "curves/structure" not in run.data.metrics  # an empty cell is no value
     assert run.data.metrics["val"] == 0.8  # the selected epoch's; the curve ends at 0.7
-
-
-def test_a_local_store_holds_what_mlflow_itself_would_have_written(results: Path, tmp_path: Path) -> None:
-    path = results / "runs/digits/pyg/gat/kd/seed-0.history.csv"
-    numbers = ["1,0.5,nan,0.5", "2,0.9,inf,0.5", "3,0.9,-inf,nan", "3,0.9,-inf,nan", "3,0.9,2.5,nan", "2,1.5,7,0.1"]
-    path.write_text("\n".join(["epoch,seconds,loss,val", *numbers]) + "\n")
-    other = tmp_path / "other.db"
-    shutil.copy(results / "mlflow/mlflow.db", other)
-    assert sync(results) == sync(results, f"sqlite:///{other}") == (5, 0, 0, ())
-    names = "SELECT run_uuid, value FROM tags WHERE key = 'distillbench.run'"
-    rows = {}
-    for store in (results / "mlflow/mlflow.db", other):
-        with closing(sqlite3.connect(store)) as database:
-            run = dict(database.execute(names).fetchall())
-            rows[store] = {
-                table: sorted(
-                    (run[run_id], *row)
-                    for run_id, *row in database.execute(f"SELECT run_uuid, {columns} FROM {table}").fetchall()
-                )
-                for table, columns in {
-                    "metrics": "key, step, timestamp, value, is_nan",
-                    "latest_metrics": "key, step, timestamp, value, is_nan",
-                    "params": "key, value",
-                    "tags": "key, value",
-                }.items()
-            }
-    local, mlflows = rows.values()
-    assert local == mlflows
-    assert len(local["metrics"]) > 5 * len(LOSS)
-    assert {row[4] for row in local["metrics"]} >= {0.0, 1.7976931348623157e308, -1.7976931348623157e308}
 
 
 def test_more_metrics_and_params_than_one_call_may_carry(results: Path) -> None:
@@ -177,28 +145,47 @@ def test_two_files_of_the_same_run_are_named(results: Path) -> None:
     assert "seed-0.json" in problem
 
 
-def test_an_interrupted_sync_is_repaired_without_duplicates(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", range(6))
+def test_a_sync_interrupted_within_a_run_is_repaired_without_duplicates(
+    results: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
     from mlflow import MlflowClient
 
-    finish = MlflowClient.set_terminated
-    finished: list[str] = []
-
-    def stop_in_the_third_run(self: Any, run_id: str, *args: Any, **kwargs: Any) -> None:
-        if len(finished) == 2:
-            raise KeyboardInterrupt
-        finished.append(run_id)
-        finish(self, run_id, *args, **kwargs)
-
+    # calls for a run with more curve points and params than one call takes: the third of five has them
+    monkeypatch.setattr(tracking, "METRICS_A_CALL", 3)
+    monkeypatch.setattr(tracking, "PARAMS_A_CALL", 2)
+    names = ("create_run", "log_batch", "set_terminated")
+    calls: list[str] = []
+    begun = 0
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "set_terminated", stop_in_the_third_run)
+        for name in names:
+            original = getattr(MlflowClient, name)
+
+            def stop(self: Any, *args: Any, name: str = name, original: Any = original, **kwargs: Any) -> Any:
+                nonlocal begun
+                begun += name == "create_run"
+                if begun == 3:
+                    if len(calls) == call:
+                        raise KeyboardInterrupt
+                    calls.append(name)
+                return original(self, *args, **kwargs)
+
+            patch.setattr(MlflowClient, name, stop)
         with pytest.raises(KeyboardInterrupt):
             sync(results)
-    assert len(runs(results)) == 3
+    complete = {name: run.info.run_id for name, run in runs(results).items() if tracking.DIGEST_TAG in run.data.tags}
+    assert len(complete) == 2
     report = sync(results)
-    assert (report.added, report.replaced, report.skipped) == (2, 1, 2)
-    assert len(runs(results)) == 5
-    assert {run.info.status for run in runs(results).values()} == {"FINISHED"}
-    assert set(finished) < set(ids(results).values())  # what was complete is not written again
+    assert (report.added + report.replaced, report.skipped) == (3, 2)
+    repaired = runs(results)
+    assert {run.info.status for run in repaired.values()} == {"FINISHED"}
+    assert complete.items() <= {name: run.info.run_id for name, run in repaired.items()}.items()
+    shutil.rmtree(results / "mlflow")  # a quiet sync has the same runs
+    sync(results)
+    quiet = runs(results)
+    assert repaired.keys() == quiet.keys()
+    for name, run in quiet.items():
+        assert (repaired[name].data.metrics, repaired[name].data.params) == (run.data.metrics, run.data.params)
 
 
 def test_a_sync_killed_before_it_deleted_the_replaced_run_leaves_no_duplicate(

@@ -1,13 +1,11 @@
 """The MLflow store of a results folder: an SQLite database beside its artifacts, or whatever a URI names."""
 
 import logging
-import math
 import os
 import re
 import sqlite3
-import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,6 @@ from distillbench.mlflow_views import VIEW_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +93,9 @@ def set_aside_if_moved(store: Path, artifacts: str) -> None:
 def unhurried_disk(store: Path) -> Iterator[None]:
     """Let SQLite leave it to the system when to write to the disk, and wait for the disk once, at the end.
 
-    Each run takes ten transactions; waiting for the disk after each takes longer than all the rest. A killed process
-    harms nothing; a power cut during a sync may, and then the store is written anew from the records.
+    Each run takes five transactions; waiting for the disk after each takes longer than all the rest. A killed process
+    harms nothing. A power cut during a sync may; the store then has to be deleted, as the error says when it is read,
+    and the next sync writes it anew from the records.
     """
     from sqlalchemy import Engine, event
 
@@ -113,46 +111,6 @@ def unhurried_disk(store: Path) -> Iterator[None]:
         if store.exists():
             with store.open("rb") as file:
                 os.fsync(file.fileno())
-
-
-@contextmanager
-def points_of(store: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to the database itself, for ``insert_points``. Like MLflow's it does not wait for the disk."""
-    with closing(sqlite3.connect(store, timeout=20)) as database:
-        database.execute("PRAGMA synchronous = OFF")
-        yield database
-
-
-def insert_points(database: sqlite3.Connection, run_id: str, metrics: Sequence["Metric"]) -> list["Metric"]:
-    """Write all points of a new run's curves but the last of each; return these, which are for ``log_batch``.
-
-    MLflow makes objects of all points and reads the latest ones back, which takes two thirds of the time of a sync. So
-    the rows of its table ``metrics`` are written here, in one transaction, as it would write them. Which keys are
-    legal, what the run's latest values are and when it is complete stay with MLflow.
-    """
-    last: dict[str, tuple[tuple[int, int, float], Metric]] = {}
-    rows = {}
-    for metric in metrics:
-        order = (metric.step, metric.timestamp, _stored(metric.value))  # by which MLflow knows the latest
-        row = (metric.key, *order, math.isnan(metric.value))
-        rows[row] = (run_id, *row)  # a point that is there twice is one
-        if metric.key not in last or order > last[metric.key][0]:
-            last[metric.key] = (order, metric)
-    for order, metric in last.values():
-        del rows[metric.key, *order, math.isnan(metric.value)]
-    with database:
-        database.executemany(
-            "INSERT INTO metrics (run_uuid, key, step, timestamp, value, is_nan) VALUES (?, ?, ?, ?, ?, ?)",
-            rows.values(),
-        )
-    return [metric for _, metric in last.values()]
-
-
-def _stored(value: float) -> float:
-    """A value as MLflow stores it: NaN as 0, which a column beside it tells, an infinity as the largest float."""
-    if math.isnan(value):
-        return 0.0
-    return math.copysign(sys.float_info.max, value) if math.isinf(value) else value
 
 
 def store_uri(store: Path) -> str:
