@@ -48,7 +48,7 @@ def write_results(config: dict[str, Any], file: Path) -> Plan:
     plan = make_plan(config, [file], ROOT)
     for dataset in plan.config.datasets:
         prepare_data(str(plan.paths.root), file=plan.dataset_file(dataset), **plan.data_params(dataset))
-    rng = np.random.default_rng(0)
+    rng, started = np.random.default_rng(0), STARTED
     known: dict[str, dict[str, Any]] = {name: environment(name, "cpu", 1) for name in plan.config.backends}
     for cell in plan.cells:
         for method in (TEACHER, *plan.methods_of(cell)):
@@ -57,8 +57,10 @@ def write_results(config: dict[str, Any], file: Path) -> Plan:
                     params = plan.teacher_params(cell, shard)
                 else:
                     params = plan.student_params(cell, method, shard)
-                records = [_write_run(plan, cell, method, seed, params, known[cell.backend], rng)
-                           for seed in params["seeds"]]  # fmt: skip
+                records = []
+                for seed in params["seeds"]:
+                    records.append(_write_run(plan, cell, method, seed, params, known[cell.backend], rng, started))
+                    started = datetime.fromisoformat(records[-1].ended)  # one run after the other
                 write_shard(plan.paths.shard(cell, method, shard), records)
     return plan
 
@@ -71,6 +73,7 @@ def _write_run(
     params: dict[str, Any],
     environment: dict[str, Any],
     rng: np.random.Generator,
+    started: datetime,
 ) -> Record:
     epochs = int(rng.integers(*EPOCHS, endpoint=True))
     val = np.clip(0.8 - 0.5 * np.exp(-np.arange(epochs) / 10) + rng.normal(0, 0.02, epochs), 0, 1)
@@ -108,8 +111,8 @@ def _write_run(
         environment=environment,
         digests={"code": plan.code_digest(cell.dataset, cell.backend, method)}
         | {name: digest(name, run) for name in ("data", "weights")},
-        started=_iso(STARTED),
-        ended=_iso(STARTED + timedelta(seconds=float(seconds[-1]))),
+        started=_iso(started),
+        ended=_iso(started + timedelta(seconds=float(seconds[-1]))),
     )
     folder = plan.paths.runs(cell, method)
     write_atomically(folder / f"seed-{seed}.history.csv", text.getvalue())
