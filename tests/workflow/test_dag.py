@@ -300,6 +300,26 @@ def test_records_of_another_config_never_enter_the_tables(project):
     assert not table.exists()
 
 
+@pytest.mark.parametrize("how", ["triggered by times alone", "copied without metadata"])
+def test_records_of_other_code_never_enter_the_tables(project, how):
+    """Where Snakemake does not know what code a job had, the table of runs does; undoing the edit is the way out."""
+    before, file = project.records(), project.folder / "workflow/distillbench/train.py"
+    table = project.folder / "results/tables/runs.csv"
+    if how == "copied without metadata":
+        shutil.rmtree(project.folder / ".snakemake")
+    arguments = ["--rerun-triggers", "mtime"] if how == "triggered by times alone" else []
+    trainer, runs = file.read_text(), table.read_bytes()
+    file.write_text(trainer + "# edited\n")
+    output = project.run(TABLE, *arguments, succeeds=False)
+    for shard in project.folder.glob("results/*/*/*/*/**/records-*.json"):
+        assert f"{shard.relative_to(project.folder)}: seed" in output
+    assert "trained by other code than is here. Delete it and run snakemake again" in output
+    assert project.records() == before and not table.exists()
+    file.write_text(trainer)
+    project.run(TABLE, *arguments)
+    assert project.records() == before and table.read_bytes() == runs
+
+
 def test_a_library_that_is_there_but_does_not_import_is_skipped_with_its_error(tmp_path):
     project = checkout(tmp_path / "project")
     (tmp_path / "broken/dgl").mkdir(parents=True)

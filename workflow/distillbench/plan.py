@@ -61,7 +61,8 @@ class Plan(Grid):
 
     def code_files(self) -> list[str]:
         """All files whose content is in a digest of the code of ``expected``."""
-        return self.run_sources((cell.dataset, cell.backend, m) for cell in self.cells for m in self.methods_of(cell))
+        runs = [(cell.dataset, cell.backend, m) for cell in self.cells for m in (TEACHER, *self.methods_of(cell))]
+        return list(dict.fromkeys(file for run in dict.fromkeys(runs) for file in self.run_sources(*run)))
 
     def profile_files(self) -> list[str]:
         """All profiles."""

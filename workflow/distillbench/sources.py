@@ -1,7 +1,7 @@
 """What the names of a config stand for, and the files that each result depends on. Imports no torch."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -100,13 +100,14 @@ class Sources:
         """What the records of a method's runs, or of the teacher's, must have as the digest of their code (see Job)."""
         key = (dataset, backend, method)
         if key not in self._codes:
-            files = self.teacher_sources(*key[:2]) if method == TEACHER else self.student_sources(*key)
-            self._codes[key] = digest(sorted(self._content(file) for file in files))
+            self._codes[key] = digest(sorted(self._content(file) for file in self.run_sources(*key)))
         return self._codes[key]
 
-    def run_sources(self, runs: Iterable[tuple[str, str, str]]) -> list[str]:
-        """Source files that any of these runs (data set, backend, method) depends on, each once."""
-        return list(dict.fromkeys(file for run in runs for file in self.student_sources(*run)))
+    def run_sources(self, dataset: str, backend: str, method: str) -> list[str]:
+        """Source files that a run's result depends on: a student's, or the teacher's."""
+        if method == TEACHER:
+            return self.teacher_sources(dataset, backend)
+        return self.student_sources(dataset, backend, method)
 
     def dataset_file(self, dataset: str) -> str:
         """The plug-in file of a data set."""
