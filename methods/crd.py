@@ -31,10 +31,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from distillbench.blocks import sum_over_rows
+from distillbench.edge_products import unit_rows
 from distillbench.method import Context, Dims, Method, Setup
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
-from distillbench.structure import unit_rows
 
 _ROWS = 128  # of the scores of the first batch that are held at a time
 

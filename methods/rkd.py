@@ -27,10 +27,10 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from distillbench.blocks import sum_over_rows
+from distillbench.edge_products import unit_rows
 from distillbench.method import Context, Method
 from distillbench.models import Output
 from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
-from distillbench.structure import unit_rows
 
 _NEAR = 1e-4  # of the mean distance: bounds the gradient of a direction, and is above what float32 features resolve
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distillbench.edge_products import Edges, edge_absolute_distance, edge_dot, edge_squared_distance
+from distillbench.edge_products import Edges, edge_absolute_distance, edge_cosine, edge_dot, edge_squared_distance
 
 
 def random_edges(nodes, edges, seed=0):
@@ -18,7 +18,7 @@ def clusters(apart, spread, width, nodes=60, seed=0):
     return (centres.repeat(nodes // 3, 1) + apart * spread * torch.randn(nodes, width, generator=random)).float()
 
 
-@pytest.mark.parametrize("width", [1, 3, 127, 128, 129, 300])
+@pytest.mark.parametrize("width", [1, 3, 63, 64, 65, 300])
 @pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-3, 3e-4, 1e-5, 1e-7, 0.0])
 def test_distances_of_near_duplicates_in_several_clusters_keep_seven_digits(width, spread):
     # 1e-3: both ways of computing are met, from lengths and from differences; at 1e-7 float32 has a digit left
@@ -43,7 +43,22 @@ def test_gradients_of_those_distances_do_too(spread):
     torch.testing.assert_close(grad.double(), grad64, rtol=1e-5, atol=1e-6 * grad64.abs().max().item())
 
 
-@pytest.mark.parametrize("of", [edge_dot, edge_squared_distance, edge_absolute_distance])
+@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-3, 1e-5])
+def test_cosines_and_their_gradients_keep_their_digits_between_near_duplicates(spread):
+    h, edge_index = clusters(30.0, spread, 150).requires_grad_(), random_edges(60, 900)
+    weight = torch.rand(900, generator=torch.Generator().manual_seed(1)).double()
+    double = h.detach().double().requires_grad_()
+    a, b = double[edge_index[0]], double[edge_index[1]]
+    # 1 - cos is half of the squared distance of unit vectors: a formulation in which nothing cancels
+    apart = a / a.norm(dim=-1, keepdim=True) - b / b.norm(dim=-1, keepdim=True)
+    cosine = edge_cosine(h, Edges(*edge_index, 60))
+    torch.testing.assert_close(cosine, 1 - apart.square().sum(-1) / 2, rtol=0, atol=1e-14)
+    (grad,) = torch.autograd.grad((weight * cosine).sum(), h)
+    (grad64,) = torch.autograd.grad(-(weight * apart.square().sum(-1) / 2).sum(), double)
+    torch.testing.assert_close(grad.double(), grad64, rtol=1e-5, atol=1e-6 * grad64.abs().max().item())
+
+
+@pytest.mark.parametrize("of", [edge_dot, edge_squared_distance, edge_absolute_distance, edge_cosine])
 def test_products_do_not_depend_on_the_order_of_the_edges(of):
     h, edge_index = torch.randn(40, 150, generator=torch.Generator().manual_seed(0)), random_edges(40, 300)
     order = edge_index[1].argsort(stable=True)
@@ -71,7 +86,7 @@ def scattered(of):
     return {name for name in names.called if ("add_" in name and "index" in name) or "scatter" in name}
 
 
-@pytest.mark.parametrize("of", [edge_dot, edge_squared_distance])
+@pytest.mark.parametrize("of", [edge_dot, edge_squared_distance, edge_cosine])
 def test_products_and_their_gradients_are_added_in_one_order(of):
     assert not scattered(of)
     assert scattered(edge_absolute_distance)  # by blocks of differences: the recorder does see such operations
@@ -79,7 +94,7 @@ def test_products_and_their_gradients_are_added_in_one_order(of):
 
 def test_nodes_without_features_and_without_edges():
     none = torch.empty(2, 0, dtype=torch.int64)
-    for of in (edge_dot, edge_squared_distance, edge_absolute_distance):
+    for of in (edge_dot, edge_squared_distance, edge_absolute_distance, edge_cosine):
         h = torch.randn(3, 4).requires_grad_()
         found = of(h, Edges(*none, 3))
         assert found.shape == (0,)

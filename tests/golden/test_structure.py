@@ -295,13 +295,15 @@ def test_the_structure_of_a_graph_is_the_same_to_the_bit_in_every_batch(kernel):
 class Largest(TorchDispatchMode):
     """Elements of the largest tensor that any operation returns, forward or backward."""
 
-    elements = 0
+    elements = elements_of_float64 = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for each in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(each, torch.Tensor):
                 self.elements = max(self.elements, each.numel())
+                if each.dtype == torch.float64 and each.layout == torch.strided:  # a sparse one counts its zeros
+                    self.elements_of_float64 = max(self.elements_of_float64, each.numel())
         return out
 
 
@@ -332,3 +334,12 @@ def test_nor_where_all_nodes_are_near_duplicates(kernel):
     edge_index, h = random_edges(nodes, edges), 100 + 1e-4 * torch.randn(nodes, width)
     h[::2] += 50  # two clusters
     assert largest_tensor(lambda z: local_structure(z, edge_index, kernel).sum(), h) <= edges * width // 8
+
+
+@pytest.mark.parametrize("kernel", KERNELS[:-1])  # absolute distances add their gradient up in float64
+def test_no_float64_copy_of_wide_features_is_ever_held(kernel):
+    nodes, width = 2_000, 1_024
+    edge_index, h = random_edges(nodes, 10_000), torch.randn(nodes, width).requires_grad_()
+    with Largest() as largest:
+        local_structure(h, edge_index, kernel).sum().backward()
+    assert 10_000 <= largest.elements_of_float64 <= nodes * width // 4

@@ -3,7 +3,8 @@
 Dot products and squared distances are sampled dense-dense products, their gradients sums along rows of edges (see
 compressed_rows); both run in float64 on blocks of columns, so memory is that of a block of nodes and of numbers per
 edge. They are differentiable to any order, since the gradient of the one is made of the other; absolute distances
-twice. Near-duplicates keep their digits in distances and in first derivatives; in second ones they are not looked for.
+twice. Near-duplicates keep their digits in distances, cosines and first derivatives; in second ones they are not looked
+for.
 On GPUs without fast float64 (most but those for data centres have 1/32 of float32's speed or less) all this is slow.
 """
 
@@ -19,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from distillbench.compressed_rows import Rows, compressed, products, reduced, sums
 
-_COLUMNS = 128  # of a block, at most: its float64 copy stays in cache, and is small beside the features
+_COLUMNS = 64  # of a block, at most: a tenth slower than 128, with half of the memory
 # of one chunk of edges × features: 1 MB in float64 stays in cache, 128 MB keep a GPU busy
 _CHUNK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 24}
 # nearer than a thousandth of their lengths, two nodes' distance is computed from their difference
@@ -80,6 +81,26 @@ def edge_absolute_distance(h: Tensor, edges: Edges) -> Tensor:
     return _AbsoluteDistance.apply(h, edges.source, edges.destination)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def edge_cosine(h: Tensor, edges: Edges) -> Tensor:
+    """Cosine of the angle between h_source and h_destination for every edge, [E] float64, of features [N, D].
+
+    0 where either is a row of zeros.
+    """
+    return _Cosine.apply(h, edges)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def unit_rows(z: Tensor) -> Tensor:
+    """Rows of length one, of [N, D]. A row of zeros stays, with a gradient of its own size.
+
+    F.normalize would multiply the gradient of such a row by 1e12; they occur where a node has no features.
+    """
+    return z / _or_one(z.norm(dim=-1, keepdim=True))
+
+
+def _or_one(length: Tensor) -> Tensor:
+    return torch.where(length > 0, length, 1.0)
+
+
 class _EdgeProduct(torch.autograd.Function):
     """Of a, b [N, D], for every edge, symmetric in a and b, [E] float64.
 
@@ -127,9 +148,8 @@ class _Spread(torch.autograd.Function):
     def forward(ctx: Any, g: Tensor, x: Tensor, edges: Edges, kind: _Kind) -> Tensor:
         ctx.save_for_backward(g, x)
         ctx.edges, ctx.kind = edges, kind
-        (into, g_into), (out_of, g_out_of) = (
-            (rows, g if order is None else g[order]) for rows, order in (edges.into, edges.out_of)
-        )
+        (into, of_into), (out_of, of_out_of) = edges.into, edges.out_of
+        g_into, g_out_of = _in_order(g, of_into), _in_order(g, of_out_of)
         total = reduced(g_into, into, "sum").add_(reduced(g_out_of, out_of, "sum"))[:, None]
         out = torch.empty_like(x)
         for columns in _columns(x.shape[1]):
@@ -145,6 +165,42 @@ class _Spread(torch.autograd.Function):
         of_g, of_x = ctx.needs_input_grad[:2]
         grad_g = _EdgeProduct.apply(grad, x, ctx.edges, ctx.kind) if of_g else None  # type: ignore[no-untyped-call]
         return grad_g, _Spread.apply(g, grad, ctx.edges, ctx.kind) if of_x else None, None, None  # type: ignore[no-untyped-call]
+
+
+class _Cosine(torch.autograd.Function):
+    """Dot products of unit rows, which are made a block of columns at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, edges: Edges) -> Tensor:
+        squares = torch.zeros(len(h), 1, dtype=torch.float64, device=h.device)
+        for block in _blocks(h):
+            squares += torch.linalg.vecdot(block, block)[:, None]
+        length = _or_one(squares.sqrt_())
+        cosine = torch.zeros(len(edges.source), dtype=torch.float64, device=h.device)
+        for block in _blocks(h):
+            unit = block / length
+            cosine += edges.dot(unit, unit)
+        ctx.save_for_backward(h, length, cosine)
+        ctx.edges = edges
+        return cosine
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        h, length, cosine = ctx.saved_tensors
+        edges: Edges = ctx.edges
+        if torch.is_grad_enabled():  # somebody wants second derivatives: by what is differentiable to any order
+            return torch.autograd.grad(edge_dot(unit_rows(h.double()), edges), h, grad, create_graph=True)[0], None
+        (into, of_into), (out_of, of_out_of) = edges.into, edges.out_of
+        g_into, g_out_of = _in_order(grad, of_into), _in_order(grad, of_out_of)
+        along = reduced(g_into * _in_order(cosine, of_into), into, "sum")
+        along = along.add_(reduced(g_out_of * _in_order(cosine, of_out_of), out_of, "sum"))[:, None]
+        out = torch.empty_like(h)
+        for columns in _columns(h.shape[1]):
+            unit = h[:, columns].double().contiguous() / length
+            spread = sums(into, unit, g_into).add_(sums(out_of, unit, g_out_of))
+            # a unit row changes across itself only; both parts in float64: between near-duplicates they cancel
+            out[:, columns] = spread.addcmul_(along, unit, value=-1).div_(length)
+        return out, None
 
 
 class _AbsoluteDistance(torch.autograd.Function):
@@ -211,6 +267,10 @@ def _direct_squared_distance(h: Tensor, source: Tensor, destination: Tensor) -> 
     for _, part, difference in _differences(h, source[apart], destination[apart]):
         found[part] += difference.square_().sum(dim=-1)
     return torch.zeros(len(source), dtype=torch.float64, device=h.device).index_copy_(0, apart, found)
+
+
+def _in_order(values: Tensor, order: Tensor | None) -> Tensor:
+    return values if order is None else values[order]
 
 
 def _blocks(h: Tensor) -> Iterator[Tensor]:

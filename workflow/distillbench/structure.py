@@ -8,7 +8,7 @@ underflows, and near-duplicates keep their digits.
 import torch
 from torch import Tensor
 
-from distillbench.edge_products import Edges, edge_absolute_distance, edge_dot, edge_squared_distance
+from distillbench.edge_products import Edges, edge_absolute_distance, edge_cosine, edge_dot, edge_squared_distance
 from distillbench.params import Direction, Kernel, Reduction
 
 
@@ -51,7 +51,7 @@ def local_structure(
     elif kernel == "polynomial":
         similarity = (edge_dot(h, edges) + c) ** degree
     elif kernel == "cosine":
-        similarity = edge_dot(_unit_rows_in_float64(h), edges)
+        similarity = edge_cosine(h, edges)
     else:
         raise ValueError(f"kernel: {kernel!r} is not one of l2, linear, polynomial, rbf, cosine, exp-l1")
     return _log_softmax_by(similarity, destination, len(h))
@@ -102,26 +102,6 @@ def union_edges(edge_index_a: Tensor, edge_index_b: Tensor, num_nodes: int) -> T
     source, destination = torch.cat([edge_index_a, edge_index_b], dim=1)
     code = torch.unique(destination * num_nodes + source)
     return torch.stack([code % num_nodes, code // num_nodes])
-
-
-def unit_rows(z: Tensor) -> Tensor:
-    """Rows of length one, of [N, D]. A row of zeros stays, with a gradient of its own size.
-
-    F.normalize would multiply the gradient of such a row by 1e12; they occur where a node has no features.
-    """
-    return z / _lengths(z)
-
-
-def _unit_rows_in_float64(h: Tensor) -> Tensor:
-    z = h.to(torch.float64, copy=True)
-    # in place where nobody asks for gradients: a teacher's features are wide, and these are the largest tensors here
-    return unit_rows(z) if z.requires_grad else z.div_(_lengths(z))
-
-
-def _lengths(z: Tensor) -> Tensor:
-    """[N, 1]: the length of each row, and 1 for a row of zeros."""
-    length = z.norm(dim=-1, keepdim=True)
-    return torch.where(length > 0, length, 1.0)
 
 
 def _log_softmax_by(value: Tensor, group: Tensor, num_groups: int) -> Tensor:
