@@ -9,8 +9,8 @@ import torch
 from distillbench.peak_memory import in_fresh_process, peak_memory_mb
 
 CPU = torch.device("cpu")
-# MB, of 32 or more: Linux (from 6.2 on) counts resident pages on each processor and adds them up in batches, so a reading
-# is off by some tenths for each processor that the process has run on
+# MB, of 32 or more: Linux (from 6.2 on) counts resident pages on each processor and adds them up in batches, so a
+# reading is off by some tenths for each processor that the process has run on
 OFF = 1
 
 

@@ -58,8 +58,8 @@ def peak_memory_mb(run: Callable[[], Any], device: torch.device) -> float:
     On a GPU it is PyTorch's own counter of allocated memory; on a CPU, the rise of the process's resident memory
     (VmHWM), which knows nothing of what was freed and kept for reuse: call it before anything else has run. It is as
     exact as Linux counts, to some tenths of a megabyte for each processor that was used, and has pages of code that is
-    read from disk for the first time. NaN where the system does not let a process reset that mark (only Linux does, and not in
-    every container).
+    read from disk for the first time. NaN where the system does not let a process reset that mark (only Linux does, and
+    not in every container).
     """
     gc.collect()
     if device.type == "cuda":
