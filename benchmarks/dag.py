@@ -46,9 +46,10 @@ profile's job but for the start of its process, imports before its passes and th
 each pass, in a process of its own, reads the data. All else is overhead, idle cores included.
 """
 OF_GRIDS = """\
-A cell is a data set, a pair and a library; six models (teacher, five students) are trained in each, with ten seeds in
-two jobs. The records of the large grid are synthetic in their scores and complete in their form, with histories of 50
-to 150 epochs. Each figure is of a process of its own, with its start and its imports.
+A cell is a data set, a pair and a library; six models (teacher, five students) are trained in each, with ten seeds: in
+one job where there are a thousand models, else in two. The records of the large grid are synthetic in their scores and
+complete in their form, with histories of 50 to 150 epochs. Each figure is of a process of its own, with its start and
+its imports.
 """
 HEADER = ["what", "seconds", "peak memory, MB", "at most, s", "reached"]
 

@@ -39,6 +39,14 @@ def test_shards_cover_the_seeds_and_keep_theirs_when_more_are_asked_for():
     assert set(few.seeds(1)) < set(more.seeds(1))
 
 
+def test_the_seeds_of_a_large_grid_are_not_divided_unless_the_config_says_so():
+    entry = VALUES["datasets"]["digits"]
+    large = {f"digits-{i}": {"dataset": "digits", **entry} for i in range(90)}  # x 2 libraries x 6 models
+    assert planned(seeds=12).shards == [0, 1, 2]
+    assert planned(seeds=12, datasets=large).shards == [0]
+    assert planned(seeds=12, datasets=large, execution={"seeds_per_job": 4}).shards == [0, 1, 2]
+
+
 def test_a_changed_hyperparameter_changes_the_params_of_that_variant_only():
     cell = Cell("digits", "pyg", "gat")
     before = planned()

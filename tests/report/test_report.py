@@ -271,7 +271,7 @@ def test_the_config_of_the_page_depends_on_no_default_and_on_no_machine(plan):
     assert config["methods"]["lsp+kd"]["lsp"]["kernel"] == "cosine"
     assert config["methods"]["lsp+kd"]["lsp"]["layers"] == [[-1, -1]]
     assert config["datasets"]["digits"]["params"]["neighbours"] == 10
-    assert config["execution"] == {"seeds_per_job": 5, "run_seconds": 3600}
+    assert config["execution"] == {"seeds_per_job": None, "run_seconds": 3600}
     assert config["results"] == "results"
     tuned = facts_of(make_plan(CONFIG | {"tune": {"trials": 2}, "results": "/tmp/results"}, [], ROOT))["config"]
     assert "results" not in tuned

@@ -221,11 +221,11 @@ def _asked_or_not(value: Any) -> Any:
 
 
 class Execution(Parameters):
-    """seeds_per_job: seeds trained by one process. run_seconds: time budget of one run; past it the run gets the status
-    "timeout". checkpoint_seconds: how often a long run is saved. warm_start: fork jobs from a process that has the
-    libraries imported, instead of importing them for each."""
+    """seeds_per_job: seeds trained by one process; None: see Grid.seeds_per_job. run_seconds: time budget of one run;
+    past it the run gets the status "timeout". checkpoint_seconds: how often a long run is saved. warm_start: fork jobs
+    from a process that has the libraries imported, instead of importing them for each."""
 
-    seeds_per_job: PositiveInt = 5
+    seeds_per_job: PositiveInt | None = None
     run_seconds: PositiveFloat = 3600.0
     checkpoint_seconds: PositiveFloat = 60.0
     warm_start: bool = True

@@ -11,6 +11,8 @@ from distillbench.paths import Cell, Paths
 from distillbench.sources import Sources
 from distillbench.tuning import space_of
 
+LARGE = 1000  # models of a grid, teachers and students
+
 
 class Grid(Sources):
     """What a config runs on which teachers with which seeds; arguments as of Sources."""
@@ -77,14 +79,26 @@ class Grid(Sources):
         )
         return list(dict.fromkeys(needed))
 
+    @cached_property
+    def seeds_per_job(self) -> int:
+        """How many seeds of a model one job trains: what the config says, else 5, or all of them in a large grid.
+
+        Where a thousand models keep the cores busy, dividing their seeds too only makes more jobs to plan. With another
+        number every job runs again, but trains only what no record is there of.
+        """
+        if self.config.execution.seeds_per_job:
+            return self.config.execution.seeds_per_job
+        models = sum(1 + len(self.methods_of(cell)) for cell in self.all_cells)
+        return self.config.seeds if models >= LARGE else 5
+
     @property
     def shards(self) -> list[int]:
         """Numbers of the jobs that the seeds are divided into."""
-        return list(range(-(-self.config.seeds // self.config.execution.seeds_per_job)))
+        return list(range(-(-self.config.seeds // self.seeds_per_job)))
 
     def seeds(self, shard: int) -> list[int]:
         """Seeds of one job. A shard keeps its seeds when more are asked for, so old jobs stay as they are."""
-        size = self.config.execution.seeds_per_job
+        size = self.seeds_per_job
         return list(range(shard * size, min((shard + 1) * size, self.config.seeds)))
 
     # what decides each result

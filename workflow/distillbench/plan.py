@@ -194,7 +194,7 @@ class Plan(Grid):
 
     @property
     def _structure_shard(self) -> int:
-        return self.config.structure.seed // self.config.execution.seeds_per_job
+        return self.config.structure.seed // self.seeds_per_job
 
     def cards(self) -> list[str]:
         """The descriptions of all data sets that can be used here."""

@@ -201,7 +201,12 @@ def _of_backend(backend: str) -> tuple[str, ...]:
 
 
 def _sources(*names: str) -> list[str]:
-    return [_relative(PACKAGE / name) for name in names]
+    return list(_sources_seen_from(Path.cwd(), names))
+
+
+@cache
+def _sources_seen_from(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_seen_from(folder, PACKAGE / name) for name in names)
 
 
 def _relative(path: Path) -> str:

@@ -1,4 +1,5 @@
 # From the config to the plan: what there is to run, and where it goes. No rules here.
+import gc
 import os
 import sys
 
@@ -11,6 +12,9 @@ from distillbench.warm import owner
 
 # jobs may be forked from a process that belongs to this Snakemake process (distillbench.warm)
 os.environ.setdefault("DISTILLBENCH_OWNER", owner())
+
+# a large DAG is made of millions of objects that stay: Python need not look through all of them again and again
+gc.set_threshold(200_000, 20, 100)
 
 CONFIG_FILES = workflow.overwrite_configfiles or ["config/config.yaml"]
 
