@@ -126,13 +126,26 @@ class Published(Parameters):
     methods: dict[str, str] = {}
 
 
+class Resources(Parameters):
+    """What a job that trains is thought to need: a batch system or a cloud is asked for it (see profiles/).
+
+    memory_mb: of one process, libraries (about 1 GB), data and model. run_minutes: of one run; a job has as many runs
+    as seeds, a study as trials and seeds. gpus: 0, or as many as the libraries use: one. Of the config, a data set and
+    a pair the last that gives a value decides it. A job that is killed for asking too little is tried again with more.
+    """
+
+    memory_mb: Annotated[int, Field(ge=100)] | None = None
+    run_minutes: PositiveFloat | None = None
+    gpus: Annotated[int, Field(ge=0, le=1)] | None = None
+
+
 class Pair(Parameters):
     """A teacher and a student. ``teacher_training`` where the teacher is trained differently.
 
     teachers: further ones by name, for methods of several (mskd); trained as the pair's own. layers: the (student,
     teacher) hidden layers that methods match, where a method's own parameters do not say. methods: those of the config
     that are run; by default all that apply. protocol: where it differs from the config's.
-    published: the published results to set beside ours.
+    published: the published results to set beside ours. resources: where they differ from the data set's.
     """
 
     teacher: ModelSpec
@@ -144,13 +157,18 @@ class Pair(Parameters):
     methods: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     protocol: AnyProtocol | None = None
     published: Published | None = None
+    resources: Resources = Resources()
 
 
 class DatasetConfig(Parameters):
-    """One data set: its file (by default its name), its parameters and the pairs trained on it."""
+    """One data set: its file (by default its name), its parameters and the pairs trained on it.
+
+    resources: where they differ from the config's.
+    """
 
     dataset: Name | None = None
     params: dict[str, Any] = {}
+    resources: Resources = Resources()
     pairs: Annotated[dict[Name, Pair], Field(min_length=1)]
 
 
@@ -244,6 +262,7 @@ class Config(Parameters):
     tune: Annotated[Tune | None, BeforeValidator(_none_or_tune)] = None
     compare: Compare = Compare()
     execution: Execution = Execution()
+    resources: Resources = Resources()
     structure: StructureFigures = StructureFigures()
     profile: Annotated[Profile | None, BeforeValidator(_asked_or_not)] = Profile()
 

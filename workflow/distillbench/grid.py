@@ -7,6 +7,7 @@ from typing import Any
 
 from distillbench.backends import missing_reason
 from distillbench.config import Config, Pair, Protocol
+from distillbench.demands import Demand, demand
 from distillbench.paths import Cell, Paths
 from distillbench.sources import Sources
 from distillbench.tuning import space_of
@@ -21,6 +22,7 @@ class Grid(Sources):
         super().__init__(config, files, root)
         self.paths = Paths(config.results)
         self._applying: dict[Cell, list[str]] = {}
+        self._demands: dict[tuple[str, str, int], Demand] = {}
 
     # what there is
 
@@ -147,6 +149,18 @@ class Grid(Sources):
                 "teachers": [each.pair for each in self.teachers_of(cell, method)],
             },
         }
+
+    def demand(self, cell: Cell, runs: int) -> Demand:
+        """What a job with so many runs in a cell asks of a batch system."""
+        key = (cell.dataset, cell.pair, runs)
+        if key not in self._demands:
+            self._demands[key] = demand(self.config, cell, runs)
+        return self._demands[key]
+
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Whether a job of any cell asks a batch system for a GPU."""
+        return any(self.demand(cell, 1).gpus for cell in self.all_cells)
 
     def protocol(self, pair: Pair) -> Protocol:
         """A pair's own protocol, or the config's."""

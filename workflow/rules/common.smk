@@ -10,7 +10,10 @@ from distillbench.paths import Cell
 from distillbench.plan import make_plan
 from distillbench.warm import owner
 
-# jobs may be forked from a process that belongs to this Snakemake process (distillbench.warm)
+# Jobs may be forked from a process that belongs to this Snakemake process (distillbench.warm). A job of a batch system has
+# one of its own: what it forked from another's would not be counted as its time and memory.
+if workflow.remote_exec:
+    os.environ["DISTILLBENCH_OWNER"] = owner()
 os.environ.setdefault("DISTILLBENCH_OWNER", owner())
 
 # a large DAG is made of millions of objects that stay: Python need not look through all of them again and again
@@ -67,6 +70,24 @@ def student_params(wildcards):
     return PLAN.student_params(
         cell_of(wildcards), wildcards.method, int(wildcards.shard)
     )
+
+
+# What a job asks of a batch system (distillbench.demands); a retry asks for more.
+def asks(cell, runs):
+    """Resources of a rule whose jobs have so many runs in such a cell, both looked up by wildcards."""
+
+    def of(name):
+        return lambda wildcards, attempt: getattr(
+            PLAN.demand(cell(wildcards), runs(wildcards)).at(attempt), name
+        )
+
+    found = {"mem_mb": of("memory_mb"), "runtime": of("minutes")}
+    # Snakemake calls each of them for each job
+    return found | ({"gpu": of("gpus")} if PLAN.asks_for_gpus else {})
+
+
+def runs_of_shard(wildcards):
+    return len(PLAN.seeds(int(wildcards.shard)))
 
 
 # In the rules that have jobs in every cell, the files that a result depends on are a parameter, by content, and only the

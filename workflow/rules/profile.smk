@@ -1,3 +1,6 @@
+PROFILED = 4  # runs: two models in two passes, each of which takes no longer than a run
+
+
 rule profile:
     input:
         card=f"{RESULTS}/data/{{dataset}}/data.json",
@@ -7,6 +10,8 @@ rule profile:
     log:
         f"{RESULTS}/logs/profiles/{{dataset}}/{{backend}}/{{pair}}.log",
     threads: all_cores()  # nothing else beside a measurement
+    resources:
+        **asks(cell_of, lambda _: PROFILED),
     params:
         run=lambda wildcards: PLAN.profile_params(cell_of(wildcards)),
         code=profile_code,

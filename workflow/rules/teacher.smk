@@ -7,6 +7,8 @@ rule teacher:
         f"{RESULTS}/logs/teachers/{{dataset}}/{{backend}}/{{pair}}/{{shard}}.log",
     priority: 10  # everything else waits for the teachers
     threads: 1
+    resources:
+        **asks(cell_of, runs_of_shard),
     params:
         run=teacher_params,
         code=teacher_code,

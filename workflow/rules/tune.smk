@@ -9,6 +9,8 @@ rule tuning_teacher:
         f"{RESULTS}/logs/tuning/teachers/{{dataset}}/{{backend}}/{{pair}}.log",
     priority: 20  # the trials wait for it, and everything else for them
     threads: 1
+    resources:
+        **asks(cell_of, lambda _: PLAN.config.tune.seeds),
     params:
         run=lambda wildcards: PLAN.tuning_teacher_params(cell_of(wildcards)),
         code=teacher_code,
@@ -27,6 +29,11 @@ rule tune:
         f"{RESULTS}/logs/tuning/{{dataset}}/{{pair}}/{{method}}.log",
     priority: 15
     threads: 1
+    resources:
+        **asks(
+            tuned_cell,
+            lambda _: PLAN.config.tune.seeds * PLAN.config.tune.trials,
+        ),
     params:
         tuning=lambda wildcards: PLAN.tuning_params(
             tuned_cell(wildcards), wildcards.method

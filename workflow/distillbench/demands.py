@@ -1,0 +1,48 @@
+"""What a job asks of a batch system or a cloud: memory, time, GPUs. Imports no torch.
+
+From the config's own estimates (config.Resources) for its data set and pair, and the number of runs in a job. A local
+run asks for nothing: there the cores decide what runs side by side.
+"""
+
+import math
+from typing import NamedTuple
+
+from distillbench.config import Config, Resources
+from distillbench.paths import Cell
+
+USUAL = Resources(memory_mb=3000, run_minutes=10.0, gpus=0)
+OTHER_MEMORY_MB, OTHER_MINUTES = 3000, 30  # data sets, tables, figures, MLflow: one process without training
+START_MINUTES = 5  # imports, data, writing
+
+
+class Demand(NamedTuple):
+    """Of one job. memory_mb: MiB, as batch systems count them. minutes: of wall time."""
+
+    memory_mb: int
+    minutes: int
+    gpus: int
+
+    def at(self, attempt: int) -> "Demand":
+        """For the n-th attempt at a job: n times the memory and the time."""
+        return self._replace(memory_mb=attempt * self.memory_mb, minutes=attempt * self.minutes)
+
+
+OTHER = Demand(OTHER_MEMORY_MB, OTHER_MINUTES, 0)
+
+
+def estimate(config: Config, cell: Cell) -> Resources:
+    """The config's estimates of a run in a cell: of the pair, else the data set, else the config, else USUAL."""
+    entry = config.datasets[cell.dataset]
+    given = (config.resources, entry.resources, entry.pairs[cell.pair.partition("@")[0]].resources)
+    values = USUAL.model_dump()
+    for resources in given:
+        values |= resources.model_dump(exclude_none=True)
+    return Resources(**values)
+
+
+def demand(config: Config, cell: Cell, runs: int) -> Demand:
+    """What a job with so many runs in a cell asks for. A run takes no longer than its time budget (run_seconds)."""
+    found = estimate(config, cell)
+    assert found.memory_mb is not None and found.run_minutes is not None and found.gpus is not None
+    each = min(found.run_minutes, config.execution.run_seconds / 60)
+    return Demand(found.memory_mb, math.ceil(START_MINUTES + runs * each), found.gpus)
