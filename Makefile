@@ -9,7 +9,7 @@ PPI ?= data/ppi24/ppi.zip
 CODE := workflow/distillbench workflow/scripts workflow/envs methods datasets benchmarks docs tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: bench test ui smoke benchmarks gpu-paper format lock clean
+.PHONY: bench test test-slurm audit ui smoke benchmarks gpu-paper format lock clean
 
 bench: $(VENV)/installed  ## set up, run $(CONFIG), say where the results are
 	snakemake --cores all --configfile $(CONFIG)
@@ -27,8 +27,21 @@ test: $(VENV)/installed  ## set up, check style and types, run the tests
 	ruff check $(CODE)
 	ruff format --check $(CODE)
 	mypy
+	bandit --quiet --configfile pyproject.toml --recursive workflow methods datasets benchmarks docs
 	snakefmt --check Snakefile workflow/rules
 	pytest -n logical --maxprocesses 4
+
+test-slurm: $(VENV)/installed  ## run on a SLURM of one node, started on this machine; as root on Debian
+	@command -v slurmctld munged >/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null || \
+			{ echo 'needs slurm-wlm and munge, which are installed as root on Debian' >&2; exit 1; }; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; }
+	pytest tests/slurm/on_slurm.py
+
+audit: $(VENV)/installed  ## whether a pinned version has a known vulnerability: asks pypi.org
+	pip install --quiet 'pip-audit>=2.9'
+	python workflow/envs/audit.py
 
 benchmarks: $(VENV)/installed  ## how fast the code is beside plain formulations, and how it grows; benchmarks/RESULTS.md
 	python -m benchmarks

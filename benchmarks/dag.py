@@ -64,7 +64,7 @@ class Measured(NamedTuple):
 
 def measured(command: Sequence[str], folder: Path) -> Measured:
     """Run a command in ``folder``. Raises SystemExit with what it printed where it fails."""
-    done = subprocess.run(
+    done = subprocess.run(  # commands of this module  # nosec B603
         [sys.executable, "-S", "-c", LAUNCHER, *command],
         cwd=folder,
         stdout=subprocess.PIPE,

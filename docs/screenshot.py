@@ -57,7 +57,8 @@ def mlflow_page(results: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "distillbench.tracking", "ui", "--results", str(results), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, **quiet, start_new_session=True)  # the command above  # nosec B603
     try:
         wait_for(lambda: answers(port) or server.poll() is not None)
         experiment, _ = experiments(results / "mlflow" / "mlflow.db")[0]

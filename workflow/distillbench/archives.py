@@ -140,7 +140,7 @@ def sha256(source: Path | bytes) -> str:
 
 def git_id(source: Path | bytes) -> str:
     """What git calls the content of a file (40 hex digits): ``git ls-tree`` lists it, where nothing else is known."""
-    return _digest(source, lambda size: hashlib.sha1(b"blob %d\0" % size))
+    return _digest(source, lambda size: hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False))
 
 
 def fingerprint(source: Path | bytes, like: str) -> str:

@@ -111,7 +111,8 @@ def declaration(kind: Kind, path: Path) -> Declaration:
     module = ast.Module([*[node for node in tree.body if _torch_free(node)], reduced], type_ignores=[])
     namespace: dict[str, Any] = {"__name__": f"distillbench_declaration_{path.stem}"}
     try:
-        exec(compile(ast.fix_missing_locations(module), str(path), "exec"), namespace)
+        # a plug-in is code, of a folder that the config names
+        exec(compile(ast.fix_missing_locations(module), str(path), "exec"), namespace)  # nosec
     except Exception as error:
         raise PluginError(
             f"{path}: its declaration cannot be read ({type(error).__name__}: {error}); class attributes and Params "

@@ -147,7 +147,7 @@ def ui(results: Path, port: int = 5000) -> NoReturn:
     command += ["--default-artifact-root", artifact_uri(folder.resolve()), "--no-serve-artifacts"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # Job execution starts more processes, for evaluating language models.
-    os.execve(command[0], command, {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    os.execve(command[0], command, {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # nosec B606
 
 
 def _sync(

@@ -184,7 +184,7 @@ def _start(library: str, owner: str, address: Path) -> socket.socket:
     paths = os.pathsep.join(entry for entry in sys.path if entry)
     null, errors = subprocess.DEVNULL, address.with_suffix(".err")
     with errors.open("wb") as stderr:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # this interpreter, with a module of ours  # nosec B603
             command,
             stdin=null,
             stdout=null,
