@@ -1,6 +1,7 @@
 """malloc keeps what is freed, with the C library that is there."""
 
 import ctypes
+import itertools
 import resource
 import sys
 from pathlib import Path
@@ -50,7 +51,7 @@ def heap():
     """What Linux says of the heap's memory: flags of its largest part, and its size and resident part, kB."""
     allocator.keep_freed_memory()
     parts = Path("/proc/self/smaps").read_text().split("VmFlags:")
-    found = [(part, after.splitlines()[0]) for part, after in zip(parts, parts[1:], strict=False) if "[heap]" in part]
+    found = [(part, after.splitlines()[0]) for part, after in itertools.pairwise(parts) if "[heap]" in part]
     figures = [
         {line.split()[0]: int(line.split()[1]) for line in part.splitlines() if line.startswith(("Size:", "Rss:"))}
         | {"flags": flags.split()}
