@@ -20,7 +20,7 @@ from distillbench.backends import get_backend
 from distillbench.combination import Combined, load_method
 from distillbench.config import Protocol, Training
 from distillbench.data import GraphData, read_data
-from distillbench.inputs import Inputs, TeacherOutputs, load_outputs, predict, teacher_outputs
+from distillbench.inputs import Inputs, TeacherOutputs, load_outputs, load_tensors, predict, teacher_outputs
 from distillbench.method import Dims, Method, TaskLossOnly
 from distillbench.models import GNN, canonical_state, count_parameters, initialise, initialise_around, load_canonical
 from distillbench.neighbours import static_neighbours
@@ -203,7 +203,7 @@ class Experiment:
         model = None
         if weights:
             model = self._teacher()
-            load_canonical(model, torch.load(weights, weights_only=True))
+            load_canonical(model, load_tensors(weights))
         return Teaching(first, tuple(further), model, self._teacher)
 
     def _teacher(self) -> GNN:

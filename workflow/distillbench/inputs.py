@@ -8,12 +8,13 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distillbench.backends.base import Backend, Graph
-from distillbench.data import GraphData
+from distillbench.data import DataError, GraphData
 from distillbench.models import Output
 from distillbench.neighbours import StaticNeighbours, StaticPoints
 from distillbench.record import write_atomically
@@ -214,8 +215,26 @@ def save_outputs(path: Path, outputs: TeacherOutputs) -> None:
 
 
 def load_outputs(path: Path) -> TeacherOutputs:
-    """Read what ``save_outputs`` wrote, as far as it is used: the file is mapped. Never unpickles code."""
-    return TeacherOutputs(**torch.load(path, weights_only=True, mmap=True))
+    """Read what ``save_outputs`` wrote, as far as it is used: the file is mapped. Raises DataError naming the file."""
+    try:
+        return TeacherOutputs(**load_tensors(path, mmap=True))
+    except TypeError as error:
+        raise DataError(f"{path}: not the outputs of a teacher ({error})") from error
+
+
+def load_tensors(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """What ``torch.save`` wrote: names and tensors. Never unpickles code. Raises DataError naming the file."""
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+    except Exception as error:  # torch, zipfile and pickle name a damaged file in a dozen ways
+        reason = (str(error).splitlines() or [""])[0]
+        raise DataError(
+            f"{path}: refused: cannot be read as tensors ({type(error).__name__}: {reason}); delete it and run "
+            "snakemake again"
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: refused: holds a {type(content).__name__}, not tensors by name")
+    return content
 
 
 def _edge_ptr(edge_index: Tensor, ptr: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ nothing else.
 
 import ast
 import importlib.util
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _BASES: dict[Kind, tuple[str, str]] = {
     "method": ("distillbench.method", "Method"),
     "dataset": ("distillbench.data", "Dataset"),
 }
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}"
 _TORCH_FREE = {"distillbench.params", "pydantic", "typing", "enum", "annotated_types", "collections.abc"}
 
 
@@ -51,8 +53,13 @@ class Declaration:
 def find(kind: Kind, name: str, folders: Sequence[Path]) -> Path:
     """The file of a plug-in, ``name.py`` in one of the folders; a hyphen may be an underscore there.
 
+    A name is of one file in these folders, so that no config leads to code elsewhere; a file there may be a link, which
+    is the choice of whoever owns the folder.
+
     Raises PluginError where there is none, naming the nearest that exists, or more than one, naming them.
     """
+    if not re.fullmatch(_NAME, name):
+        raise PluginError(f"{kind} {name!r}: not a plug-in's name, which is that of a file in a plug-in folder")
     stems = dict.fromkeys((name, name.replace("-", "_")))
     found = [path for folder in folders for stem in stems if (path := folder / f"{stem}.py").is_file()]
     if len(found) > 1:

@@ -17,7 +17,7 @@ from torch import Tensor
 from distillbench.config import ConfigError
 from distillbench.data import GraphData, Split
 from distillbench.experiment import Experiment
-from distillbench.inputs import Inputs
+from distillbench.inputs import Inputs, load_tensors
 from distillbench.models import GNN, canonical_state, load_canonical
 from distillbench.params import TEACHER
 from distillbench.paths import Cell, Paths
@@ -205,7 +205,7 @@ class Observed(Experiment):
         """A panel for the selected weights of a run."""
         if run.problem:
             return Panel(None, run.problem)
-        state = torch.load(run.file("weights"), weights_only=True, map_location="cpu")
+        state = load_tensors(run.file("weights"))
         return self._panel(state, view, layer, f"epoch {run.record.best_epoch} of {self.training.epochs}")
 
     def _panel(self, state: State, view: View, layer: int, note: str) -> Panel:
