@@ -4,6 +4,8 @@ import ast
 import copy
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -170,4 +172,56 @@ def test_plug_ins_are_found_in_the_named_folders_only(tmp_path, monkeypatch):
             make_plan(values, ["config/mine.yaml"], ROOT)
     (folder / "linked.py").symlink_to(evil)
     assert find("method", "linked", [folder]) == folder / "linked.py"
+    assert not made.exists()
+
+
+def bomb(levels):
+    lines = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"b{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("added", "problem"),
+    [
+        ("seeds: 2\nseeds: 3", r"the key 'seeds' is there twice"),
+        ("methods: {kd: {alpha: 1}, lsp: {}, kd: {}}", "the key 'kd' is there twice"),
+        (bomb(10), "aliases stand for more than 100,000 values"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested more than 50 levels"),
+        ("a: &a [*a]", r"\*a stands for nothing before it"),
+        ("__use_yte__: true", "a config is not a template"),
+    ],
+    ids=["two keys", "two methods", "bomb", "deep", "itself", "template"],
+)
+def test_what_yaml_allows_and_a_config_may_not_have_is_refused(tmp_path, added, problem):
+    """Fault: a config has a key twice, aliases that stand for millions of values, or thousands of levels.
+
+    Provoked: files with each of these are planned.
+    Promised: the config is refused with the file and the line. A file nested thousands deep, or with the key
+    `__use_yte__`, whose expressions are evaluated, is read by Snakemake before: a config is to be trusted like code.
+    """
+    file = tmp_path / "mine.yaml"
+    file.write_text(added + "\n")
+    with pytest.raises(ConfigError, match=rf"mine\.yaml: line \d+: .*{problem}"):
+        make_plan(SMOKE, [file], ROOT)
+
+
+def test_aliases_and_equal_keys_at_different_places_are_fine(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("a: &a {x: 1, y: {x: 2}}\nb: *a\nc: [{x: 1}, {x: 1}, *a]\n")
+    assert make_plan(SMOKE, [file], ROOT).cells
+
+
+def test_python_tags_in_a_config_run_nothing(tmp_path):
+    """Fault: a config holds a tag that makes a YAML loader run Python.
+
+    Provoked: `snakemake --dry-run` is given a config with `!!python/object/apply`.
+    Promised: nothing runs, and Snakemake says that the config is not valid.
+    """
+    file, made = tmp_path / "mine.yaml", tmp_path / "made"
+    file.write_text((ROOT / "config/smoke.yaml").read_text() + f"evil: !!python/object/apply:os.mkdir ['{made}']\n")
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--snakefile", ROOT / "Snakefile", "--configfile", file]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode != 0
+    assert "not valid JSON or YAML" in run.stdout + run.stderr
     assert not made.exists()

@@ -1,0 +1,75 @@
+"""What YAML allows and a config may not have: said before the values are looked at. Imports no torch.
+
+Snakemake reads a config by a safe loader, to which the last of two equal keys is the one that counts, whose aliases can
+stand for more values than memory holds, and which evaluates Python where a file has the key ``__use_yte__``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+DEPTH = 50  # of lists and mappings; ours are ten deep
+ALIASED = 100_000  # values that the aliases of a file stand for
+_YTE = "__use_yte__"
+
+
+@dataclass
+class _Level:
+    is_mapping: bool
+    anchor: str | None
+    keys: set[str] = field(default_factory=set)
+    items: int = 0  # keys and values so far
+    size: int = 1  # values in it, aliases followed
+
+
+def problem_of(path: Path) -> str | None:
+    """The first thing wrong with a config file, with its line; None where there is nothing.
+
+    A file that is no YAML has no problem here: Snakemake names it. It is read event by event, so that no nesting is too
+    deep and nothing that an alias stands for is made.
+    """
+    try:
+        return next(_problems(path.read_text(encoding="utf-8")), None)
+    except yaml.YAMLError:
+        return None
+
+
+def _problems(text: str) -> Iterator[str]:
+    levels: list[_Level] = []
+    sizes: dict[str, int] = {}
+    aliased = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        size = 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            levels.append(_Level(isinstance(event, yaml.MappingStartEvent), event.anchor))
+            if len(levels) > DEPTH:
+                yield f"line {line}: nested more than {DEPTH} levels deep"
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            ended = levels.pop()
+            size, anchor = ended.size, ended.anchor
+        elif isinstance(event, yaml.AliasEvent):
+            if (known := sizes.get(str(event.anchor))) is None:
+                yield f"line {line}: *{event.anchor} stands for nothing before it, or for what it is in"
+            size, anchor = known or 0, None
+            aliased += size
+            if aliased > ALIASED:
+                yield f"line {line}: *{event.anchor}: aliases stand for more than {ALIASED:,} values"
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor = event.anchor
+            if levels and levels[-1].is_mapping and levels[-1].items % 2 == 0:
+                if event.value in levels[-1].keys:
+                    yield f"line {line}: the key {event.value!r} is there twice; the first would be ignored"
+                if event.value == _YTE and len(levels) == 1:
+                    yield f"line {line}: {_YTE}: a config is not a template"
+                levels[-1].keys.add(event.value)
+        else:
+            continue
+        if anchor:
+            sizes[anchor] = size
+        if levels:
+            levels[-1].items += 1
+            levels[-1].size += size
