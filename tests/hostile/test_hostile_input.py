@@ -225,3 +225,35 @@ def test_python_tags_in_a_config_run_nothing(tmp_path):
     assert run.returncode != 0
     assert "not valid JSON or YAML" in run.stdout + run.stderr
     assert not made.exists()
+
+
+@pytest.mark.parametrize("key", ["results", "plugins"])
+@pytest.mark.parametrize("folder", ["a\0b", "a\nb", "x" * 300, "{seed}", "*", " "], ids=lambda text: repr(text[:9]))
+def test_folders_that_are_no_names_are_refused(key, folder):
+    """Fault: the results folder or a plug-in folder has a name with control characters, braces or 300 letters.
+
+    Provoked: configs with such folders are planned.
+    Promised: the config is refused with the file, the key and the value.
+    """
+    values = {**SMOKE, key: [folder] if key == "plugins" else folder}
+    with pytest.raises(ConfigError, match=rf"config/mine\.yaml:\n  {key}: {re.escape(repr(folder))}: "):
+        make_plan(values, ["config/mine.yaml"], ROOT)
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/", "methods", "workflow/distillbench/../scripts", ".git/x"])
+def test_results_never_replace_the_projects_own_files(folder, monkeypatch):
+    """Fault: the results folder is the project's own, one above it, or one of its source folders.
+
+    Provoked: configs with `results: .`, `..`, `/`, `methods` and the like are planned.
+    Promised: the config is refused before anything is written.
+    """
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match=rf"results: {re.escape(repr(folder))}: .* holds the project's own files"):
+        make_plan({**SMOKE, "results": folder}, ["config/mine.yaml"], ROOT)
+
+
+def test_a_plug_in_folder_that_is_not_there_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(ConfigError, match=rf"plugins: '{folder}': {folder} is no folder"):
+            make_plan({**SMOKE, "plugins": [str(folder)]}, ["config/mine.yaml"], ROOT)

@@ -4,7 +4,7 @@ Snakemake reads a config by a safe loader, to which the last of two equal keys i
 stand for more values than memory holds, and which evaluates Python where a file has the key ``__use_yte__``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import yaml
 
 DEPTH = 50  # of lists and mappings; ours are ten deep
 ALIASED = 100_000  # values that the aliases of a file stand for
+SOURCES = ("workflow", "methods", "datasets", "config", "profiles", "docs", "tests", "benchmarks", ".git")
 _YTE = "__use_yte__"
 
 
@@ -34,6 +35,28 @@ def problem_of(path: Path) -> str | None:
         return next(_problems(path.read_text(encoding="utf-8")), None)
     except yaml.YAMLError:
         return None
+
+
+def folder_problem(results: str, plugins: Sequence[str], root: Path) -> str | None:
+    """What is wrong with the folders that a config names; ``root``: the project, whose own files no result replaces."""
+    for key, given in [("results", results), *(("plugins", each) for each in plugins)]:
+        if not given.isprintable() or not given.strip() or set(given) & set("{}*?"):
+            return f"{key}: {given!r}: a folder's name has no control characters, no braces and no wildcards"
+        try:
+            found = Path(given).resolve()
+            is_folder = found.is_dir()
+        except OSError as error:
+            return f"{key}: {given!r}: {error.strerror}"
+        if key == "plugins" and not is_folder:
+            return f"plugins: {given!r}: {found} is no folder"
+        own = root.resolve()
+        if key == "results" and (found == own or found in own.parents or _is_source(found, own)):
+            return f"results: {given!r}: {found} holds the project's own files; name another folder"
+    return None
+
+
+def _is_source(folder: Path, root: Path) -> bool:
+    return any(folder.is_relative_to(root / name) for name in SOURCES)
 
 
 def _problems(text: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from distillbench.checks import problems_of
 from distillbench.config import Config, ConfigError, Pair, Protocol, name_files, read_config
-from distillbench.config_files import problem_of
+from distillbench.config_files import folder_problem, problem_of
 from distillbench.grid import Grid
 from distillbench.params import METRICS, MIN_CELLS, TEACHER, suggestion
 from distillbench.paths import Cell
@@ -248,7 +248,10 @@ def make_plan(values: dict[str, Any], files: Sequence[str | Path], root: Path) -
     for file in map(Path, files):
         if file.is_file() and (problem := problem_of(file)):
             raise ConfigError(f"{file}: {problem}")
-    plan = Plan(read_config(values, files), files, root)
+    config = read_config(values, files)
+    if problem := folder_problem(config.results, config.plugins, root):
+        raise ConfigError(f"{name_files(files)}:\n  {problem}")
+    plan = Plan(config, files, root)
     folder = next(folder for folder in (plan.paths.root, *plan.paths.root.absolute().parents) if folder.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
         raise ConfigError(f"{name_files(files)}:\n  results: {plan.config.results!r}: {folder} cannot be written to")
