@@ -14,9 +14,10 @@ FIELDS = ("Fault", "Provoked", "Promised")
 HEADER = """\
 # What happens when something goes wrong
 
-Every row is a test; the page is made from their docstrings by `python docs/reliability.py`, and a test keeps it so. Those
-in `tests/slurm` are run by `make test-slurm`, all others by `make test`.
+Every row is a test; the page is made from their docstrings by `python docs/reliability.py`, and a test keeps it so.
+Those in `tests/slurm` are run by `make test-slurm`, all others by `make test`.
 """
+COLUMNS = "| Fault | How it is provoked | What is promised | Test |\n|:--|:--|:--|:--|\n"
 
 
 class Shown(NamedTuple):
@@ -66,10 +67,9 @@ def page() -> str:
     for shown in tests():
         if shown.file != group:
             group = shown.file
-            parts.append(
-                f"\n## {shown.group}\n\n| Fault | How it is provoked | What is promised | Test |\n|:--|:--|:--|:--|\n"
-            )
-        cells = [shown.fields[name].replace("|", "\\|") for name in FIELDS]
+            parts.append(f"\n## {shown.group}\n\n{COLUMNS}")
+        texts = [shown.fields[name].replace("|", "\\|") for name in FIELDS]
+        cells = [text[0].upper() + text[1:] for text in texts]
         name = shown.test.removeprefix("test_").replace("_", " ")
         parts.append(f"| {' | '.join(cells)} | [{name}](../{shown.file}) |\n")
     return "".join(parts)
