@@ -174,6 +174,11 @@ def test_a_missing_folder_is_named(tmp_path):
 
 @pytest.mark.parametrize("file", ["data.npz", "data.json"])
 def test_a_file_cut_short_anywhere_is_named(folder, file):
+    """Fault: a stored data set is cut short.
+
+    Provoked: its files are cut at many lengths.
+    Promised: the file is refused by name with what to do.
+    """
     content = (folder / file).read_bytes()
     for length in range(0, len(content) - 1, max(1, len(content) // 40)):
         (folder / file).write_bytes(content[:length])
@@ -182,6 +187,11 @@ def test_a_file_cut_short_anywhere_is_named(folder, file):
 
 
 def test_no_flipped_bit_in_the_arrays_goes_unnoticed(folder):
+    """Fault: a bit is flipped in a stored data set.
+
+    Provoked: bits are flipped at many places of its arrays.
+    Promised: what is read is what was written, or the file is refused by name with what to do.
+    """
     path, digest = folder / "data.npz", graph_data().digest
     content, noticed = path.read_bytes(), 0
     for place in range(0, len(content), 3):

@@ -253,6 +253,11 @@ class Evil:
 
 
 def test_a_pickle_that_executes_something_is_refused_before_it_is_opened(small, tmp_path):
+    """Fault: a raw file that is a pickle holds code.
+
+    Provoked: one of Planetoid's files is replaced by a pickle that would run something.
+    Promised: it is refused by its digest before it is opened.
+    """
     mark, folder = tmp_path / "executed", small("cora")
     for part in ("graph", "allx", "ty"):
         kept = (folder / f"ind.cora.{part}").read_bytes()

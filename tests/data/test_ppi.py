@@ -355,12 +355,22 @@ def patched(path, offset, form, value):
 
 @pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/passwd", "C:/a", "c:a", "a\\b", "..\\a"])
 def test_paths_that_lead_elsewhere_are_refused(tmp_path, name):
+    """Fault: an archive holds a path that leads out of it.
+
+    Provoked: members are called "../a", "/etc/passwd", "C:/a" and the like.
+    Promised: the archive is refused with its name and the member's, and nothing is unpacked.
+    """
     path = zipped(tmp_path / "a.zip", (name, b"x"))
     with pytest.raises(DataError, match=rf"{path}: refused: member .* leads out of the archive"):
         Files(path)
 
 
 def test_links_encrypted_and_oddly_packed_members_are_refused(tmp_path):
+    """Fault: an archive holds a link, an encrypted member, or one that is packed unusually.
+
+    Provoked: an archive of each kind is opened.
+    Promised: it is refused with its name and the member's.
+    """
     link = zipfile.ZipInfo("a")
     link.external_attr = 0o120777 << 16
     with pytest.raises(DataError, match=r"refused: member 'a' is a link"):
@@ -372,6 +382,11 @@ def test_links_encrypted_and_oddly_packed_members_are_refused(tmp_path):
 
 
 def test_members_of_one_name_are_refused(tmp_path):
+    """Fault: an archive holds two members of one name.
+
+    Provoked: such an archive is opened.
+    Promised: it is refused with its name and the member's.
+    """
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = zipped(tmp_path / "a.zip", ("a", b"x"), ("a", b"y"))
     with pytest.raises(DataError, match=r"refused: member 'a' occurs twice"):
@@ -379,6 +394,11 @@ def test_members_of_one_name_are_refused(tmp_path):
 
 
 def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
+    """Fault: an archive is a bomb, a few bytes that unpack to gigabytes.
+
+    Provoked: one whose members are too much together is opened, and one with a single member that is too large.
+    Promised: it is refused before a byte is unpacked.
+    """
     path = zipped(tmp_path / "a.zip", ("a", bytes(6_000_000)), ("b", bytes(6_000_000)))
     assert path.stat().st_size < 20_000
     with pytest.raises(DataError, match=r"refused: 12,000,000 bytes unpacked, more than 10,000,000"):
@@ -395,6 +415,11 @@ def test_a_member_that_is_not_as_long_as_announced_is_named(tmp_path, announced)
 
 
 def test_an_archive_cut_short_or_damaged_anywhere_is_named(tmp_path):
+    """Fault: an archive is cut short, or has a damaged byte.
+
+    Provoked: it is cut at many lengths, and changed at every seventh byte.
+    Promised: what is read is what was written, or the archive is refused by name.
+    """
     whole = zipped(tmp_path / "a.zip", ("a", bytes(range(256)) * 50)).read_bytes()
     path, intact = tmp_path / "b.zip", 0
     for length in range(0, len(whole) - 1, 20):
