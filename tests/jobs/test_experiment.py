@@ -26,6 +26,11 @@ print(experiment.run(0))
 
 @pytest.mark.parametrize(("hidden", "status"), [(8, "ok"), (50_000_000, "oom")])
 def test_an_allocation_that_fails_is_out_of_memory(tmp_path, hidden, status):
+    """Fault: memory runs out in training, for real (an allocation fails).
+
+    Provoked: a process with a limit of 1 GB more address space than it has (ulimit -v) trains a model of 400 GB.
+    Promised: the run ends with the status oom instead of a traceback; within the limit it is ok.
+    """
     file = ROOT / "datasets/synthetic.py"
     plugin = load("dataset", file)
     dataset = plugin(plugin.Params())

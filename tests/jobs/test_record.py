@@ -29,6 +29,11 @@ def test_a_record_comes_back_as_it_was(tmp_path):
 
 
 def test_a_record_cut_anywhere_is_named(tmp_path):
+    """Fault: a record is cut short.
+
+    Provoked: a record is cut at every seventh byte.
+    Promised: it is refused by its name, with what to do.
+    """
     path = tmp_path / "seed-3.json"
     write_record(path, RECORD)
     whole = path.read_bytes()
@@ -39,6 +44,11 @@ def test_a_record_cut_anywhere_is_named(tmp_path):
 
 
 def test_an_altered_record_is_named(tmp_path):
+    """Fault: a record's content is altered, by a flipped bit or by hand.
+
+    Provoked: a score of a stored record is changed; a field is added, with a checksum that matches.
+    Promised: it is refused by its name: the checksum does not match, or it is no record of this version.
+    """
     path = tmp_path / "seed-3.json"
     write_record(path, RECORD)
     content = json.loads(path.read_text())
@@ -52,6 +62,11 @@ def test_an_altered_record_is_named(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
+    """Fault: a write fails half-way.
+
+    Provoked: the write of a file that is there already raises an error.
+    Promised: the old content is there, whole, and nothing else is left behind.
+    """
     path = tmp_path / "table.csv"
     write_atomically(path, "old")
 

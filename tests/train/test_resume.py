@@ -55,6 +55,11 @@ def damaged(content):
 
 @pytest.mark.parametrize("damage", list(damaged(b"")))
 def test_a_checkpoint_that_is_not_ours_or_damaged_is_ignored(run_of, tmp_path, damage):
+    """Fault: a checkpoint is damaged, or of another run.
+
+    Provoked: a checkpoint is cut, emptied, replaced by text, has bits flipped, or is of another key.
+    Promised: it is ignored, and the run starts anew with the same result.
+    """
     path = tmp_path / "c.pt"
     run_of("multiclass").fit(3, checkpointing=Checkpointing(path, "key", every=0.0))
     content = damaged(path.read_bytes())[damage]
@@ -68,6 +73,11 @@ def test_a_checkpoint_that_is_not_ours_or_damaged_is_ignored(run_of, tmp_path, d
 
 
 def test_no_flipped_bit_goes_unnoticed(run_of, tmp_path):
+    """Fault: a bit of a checkpoint is flipped.
+
+    Provoked: bits all over a checkpoint are flipped, one at a time.
+    Promised: the checkpoint is ignored each time.
+    """
     path = tmp_path / "c.pt"
     run = run_of("multiclass")
     run.fit(1, checkpointing=Checkpointing(path, "key", every=0.0))

@@ -124,6 +124,12 @@ def _trainers(folder):
 
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
 def test_a_killed_job_goes_on_at_the_seed_it_was_in(tmp_path, warm):
+    """Fault: a training process is killed (SIGKILL) while it trains the second of three seeds.
+
+    Provoked: it is killed when the first seed has a record and the second a checkpoint, with warm and with cold
+    starts.
+    Promised: the first seed is not trained again, and the next run says that it is on disk already.
+    """
     project = checkout(tmp_path / "project")
     digits = json.loads(json.dumps(CONFIG["datasets"]["digits"]))
     digits["pairs"]["gat"] |= {"training": {"epochs": 80}, "teacher_training": {"epochs": 2}}
@@ -159,6 +165,12 @@ def test_a_killed_job_goes_on_at_the_seed_it_was_in(tmp_path, warm):
 
 
 def test_runs_that_fail_are_recorded_and_the_rest_goes_on(tmp_path):
+    """Fault: a loss becomes NaN; a teacher exceeds its time.
+
+    Provoked: a learning rate of 1e30, and a time budget that no run can hold.
+    Promised: the runs have the status diverged and timeout, students of a teacher that failed are skipped with
+    that reason, the rest goes on, and the table says how many of how many are ok.
+    """
     project = checkout(tmp_path / "project")
     wild = json.loads(json.dumps(CONFIG["datasets"]["digits"]))
     wild["dataset"] = "digits"
@@ -196,6 +208,11 @@ def test_runs_that_fail_are_recorded_and_the_rest_goes_on(tmp_path):
 
 
 def test_without_dgl_its_cells_are_shown_as_skipped(finished, tmp_path):
+    """Fault: a graph library is not installed.
+
+    Provoked: DGL is hidden from the import system.
+    Promised: its cells are shown as skipped, with the reason; the rest runs.
+    """
     project = finished.copy(tmp_path / "project")
     (tmp_path / "without").mkdir()
     (tmp_path / "without/sitecustomize.py").write_text("import sys\nsys.modules['dgl'] = None\n")
@@ -210,6 +227,11 @@ def test_without_dgl_its_cells_are_shown_as_skipped(finished, tmp_path):
 
 
 def test_a_corrupt_shard_is_named_and_nothing_is_lost(project):
+    """Fault: a job's file of records is damaged.
+
+    Provoked: a score in it is changed.
+    Promised: it is named, and after its deletion nothing is trained again.
+    """
     shard = project.folder / "results/runs/digits/pyg/gat/at/records-0.json"
     shard.write_text(shard.read_text().replace('"test": 0.', '"test": 0.9', 1))
     before = project.records()
@@ -222,11 +244,21 @@ def test_a_corrupt_shard_is_named_and_nothing_is_lost(project):
 
 
 def test_a_deleted_shard_is_made_again_from_its_seeds(project):
+    """Fault: a job's file of records is deleted.
+
+    Provoked: a file of records is deleted.
+    Promised: it is made again from the seeds' records without training.
+    """
     (project.folder / "results/runs/digits/pyg/gat/at/records-0.json").unlink()
     assert project.jobs() == {"distill": 1, "curves": 1, **AFTER_THE_RUNS}
 
 
 def test_a_corrupt_seed_is_named_set_aside_and_trained_again(project):
+    """Fault: a seed's record is damaged.
+
+    Provoked: a seed's record and its job's file are damaged.
+    Promised: it is named and set aside, and that seed alone is trained again.
+    """
     folder = project.folder / "results/runs/digits/pyg/gat/at"
     good = read_record(folder / "seed-1.json")
     (folder / "seed-1.json").write_text('{"key": "')
@@ -240,6 +272,11 @@ def test_a_corrupt_seed_is_named_set_aside_and_trained_again(project):
 
 
 def test_a_corrupt_table_is_named(project):
+    """Fault: the table of runs is damaged.
+
+    Provoked: the table's file is cut short.
+    Promised: it is named, with what to do.
+    """
     table = project.folder / "results/tables/runs.parquet"
     table.write_bytes(table.read_bytes()[:100])
     assert "results/tables/runs.parquet: corrupt table" in project.run(TABLE, succeeds=False)
@@ -258,6 +295,11 @@ def test_a_plugin_of_the_users_own_runs_from_its_folder(project):
 
 
 def test_a_config_that_cannot_run_says_so_on_the_console(project):
+    """Fault: a config cannot run.
+
+    Provoked: a config with a misspelt name.
+    Promised: the file, the key, the value and the nearest valid one are printed, and nothing runs.
+    """
     project.configure(methods={"supervised": {}, "lps": {}})
     output = project.run("-n", succeeds=False)
     assert "config/test.yaml" in output
@@ -292,6 +334,11 @@ def test_the_records_are_in_mlflow(finished):
 
 
 def test_records_of_another_config_never_enter_the_tables(project):
+    """Fault: records of another config lie in the results folder.
+
+    Provoked: a hyper-parameter is changed and the table asked for alone.
+    Promised: the table refuses them and names them.
+    """
     project.configure(methods={**CONFIG["methods"], "at": {"weight": 5}})
     table = project.folder / "results/tables/runs.csv"
     table.unlink()
@@ -302,7 +349,11 @@ def test_records_of_another_config_never_enter_the_tables(project):
 
 @pytest.mark.parametrize("how", ["triggered by times alone", "copied without metadata"])
 def test_records_of_other_code_never_enter_the_tables(project, how):
-    """Where Snakemake does not know what code a job had, the table of runs does; undoing the edit is the way out."""
+    """Fault: the code is edited between two halves of a run, and Snakemake does not know what code its jobs had.
+
+    Provoked: the trainer is edited; then the run goes on by times alone, or in a copy without Snakemake's metadata.
+    Promised: the table of runs refuses records of other code and names them; undoing the edit is the way out.
+    """
     before, file = project.records(), project.folder / "workflow/distillbench/train.py"
     table = project.folder / "results/tables/runs.csv"
     if how == "copied without metadata":
@@ -321,6 +372,11 @@ def test_records_of_other_code_never_enter_the_tables(project, how):
 
 
 def test_a_library_that_is_there_but_does_not_import_is_skipped_with_its_error(tmp_path):
+    """Fault: a graph library is installed and does not import.
+
+    Provoked: DGL is replaced by a module that raises.
+    Promised: its runs are skipped with its error as the reason.
+    """
     project = checkout(tmp_path / "project")
     (tmp_path / "broken/dgl").mkdir(parents=True)
     (tmp_path / "broken/dgl/__init__.py").write_text("raise ImportError('GraphBolt is not for this torch')\n")
