@@ -28,6 +28,7 @@ from distillbench.record import (
     digest,
     environment,
     file_digest,
+    later,
     read_record,
     read_shard,
     utc_now,
@@ -131,11 +132,13 @@ class Job:
             title = f"{self.name} seed {seed} (run {number} of {len(todo)})"
             log.info("%s begins", title)
             assert run_one is not None
-            started = utc_now()
+            started, clock = utc_now(), time.monotonic()
             with spending("training"):
                 outcome = run_one(seed, keys[seed], teachers.get(seed, []), title)
             with spending("writing"):
-                records[seed] = self._store(seed, keys[seed], started, outcome)
+                # by the clock that never jumps, as all durations are
+                ended = later(started, time.monotonic() - clock)
+                records[seed] = self._store(seed, keys[seed], (started, ended), outcome)
             log.info("%s: %s", title, _describe(records[seed]))
         ordered = [records[seed] for seed in seeds]
         write_shard(self.paths.shard(self.cell, self.method, self.shard), ordered)
@@ -264,7 +267,7 @@ class Job:
             raise RecordError(f"{path}: {state}. Delete it and {shard}, and run snakemake again.")
         return path
 
-    def _store(self, seed: int, key: str, started: str, outcome: "Outcome") -> Record:
+    def _store(self, seed: int, key: str, times: tuple[str, str], outcome: "Outcome") -> Record:
         """Write a run's files, the record last: while it is not there, the run does not count as finished."""
         from distillbench.inputs import save_outputs
 
@@ -300,8 +303,8 @@ class Job:
             tuning=self.tuning,
             environment=self.environment,
             digests=digests,
-            started=started,
-            ended=utc_now(),
+            started=times[0],
+            ended=times[1],
         )
         write_record(self.file(seed, "json"), record)
         if record.status in FINISHED:  # with more time, a run that was too long can go on where it was

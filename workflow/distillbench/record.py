@@ -9,7 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -101,6 +101,12 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+        if hasattr(os, "O_DIRECTORY"):  # the name, too, is to outlive a power cut
+            folder = os.open(path.parent, os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -162,6 +168,11 @@ def environment(backend: str | None, device: str, threads: int) -> dict[str, Any
 def utc_now() -> str:
     """The time now, UTC, ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def later(moment: str, seconds: float) -> str:
+    """So many seconds after a moment of ``utc_now``, in the same form."""
+    return (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
 def _parse(path: Path) -> Any:
