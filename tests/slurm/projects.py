@@ -34,7 +34,7 @@ class OnSlurm(Project):
 
     def command(self, *arguments: str) -> list[str]:
         target, options = [a for a in arguments if not a.startswith("-")], [a for a in arguments if a.startswith("-")]
-        profile = ("--profile", "profiles/slurm", "--configfile", "config/test.yaml", *QUICK)
+        profile = ("--workflow-profile", "profiles/slurm", "--configfile", "config/test.yaml", *QUICK)
         return [sys.executable, "-m", "snakemake", *target, *options, *profile]
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
