@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
@@ -88,7 +89,8 @@ def file_digest(path: Path) -> str:
 def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
     """Write ``content`` so that ``path`` holds either its old content or all of the new, also after a power cut.
 
-    A function is given the file to write into: what is large need not be in memory twice.
+    A function is given the file to write into: what is large need not be in memory twice. Raises OSError with the
+    file's name and the room that its disk has left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -107,6 +109,9 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
                 os.fsync(folder)
             finally:
                 os.close(folder)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise OSError(error.errno, f"{path}: {error.strerror or error}, {free:,.1f} MB free on its disk") from error
     finally:
         draft.unlink(missing_ok=True)
 

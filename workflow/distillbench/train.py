@@ -6,6 +6,7 @@ hand it data from which they are removed.
 
 import hashlib
 import io
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from distillbench.seeds import derive, generator
 from distillbench.spent import spending
 from distillbench.steps import Guidance, Teaching, detached
 
+log = logging.getLogger(__name__)
 NO_TEACHING = Teaching()
 Progress = Callable[[dict[str, float], int], None]  # an epoch's row of the history, the best epoch so far
 
@@ -162,7 +164,10 @@ def fit(
         state.note(row, model, evaluation)
         progress(row, state.best_epoch)
         if checkpointing and time.monotonic() - saved > checkpointing.every:
-            state.save(checkpointing)
+            try:
+                state.save(checkpointing)
+            except OSError as error:  # a result without a checkpoint is better than none
+                log.warning("no checkpoint is written: %s", error)
             saved = time.monotonic()
 
     model.load_state_dict(state.best_weights)

@@ -1,0 +1,146 @@
+"""Disks that are full, or cannot be written"""
+
+import contextlib
+import errno
+import resource
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from distillbench.config import ConfigError
+from distillbench.peak_memory import in_fresh_process
+from distillbench.plan import make_plan
+from distillbench.record import read_record, write_atomically
+from tests.faults.conftest import CELL, CONFIG, ROOT, plan_of, prepare, results_of, run_job
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *options: str):
+    """A file system of its own in memory; skips where none may be mounted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes all the room there is."""
+    filler = folder / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
+def test_the_disk_is_full_when_a_record_is_written(tmp_path, one_thread):
+    """Fault: the disk is full when a run's files are written.
+
+    Provoked: the results folder is a small file system in memory, filled up after the data set is written.
+    Promised: the job fails with the file's name and the room that is left, nothing half-written is there, and once
+    there is room a second run has the result of a quiet one.
+    """
+    quiet = plan_of(tmp_path / "quiet/results")
+    prepare(quiet)
+    expected = results_of(run_job(quiet))
+    with mounted(tmp_path / "full", "size=8m"):
+        plan = plan_of(tmp_path / "full/results")
+        prepare(plan)
+        run_job(plan, "teacher")
+        filler = fill(tmp_path / "full")
+        with pytest.raises(OSError, match=r"seed-0\.\S+: No space left on device, 0\.0 MB free") as caught:
+            run_job(plan)
+        assert caught.value.errno == errno.ENOSPC
+        folder = plan.paths.runs(CELL, "supervised")
+        assert not [file for file in folder.iterdir() if file.stat().st_size and not file.name.endswith(".lock")]
+        filler.unlink()
+        assert results_of(run_job(plan)) == expected
+
+
+@pytest.mark.parametrize("room", [0, 1, 1000])
+def test_a_write_that_finds_no_room_leaves_what_was_there(tmp_path, room):
+    """Fault: the disk is full in the middle of a file.
+
+    Provoked: the size of files is limited (ulimit -f) below that of the content.
+    Promised: the old content is there, whole, nothing else is, and the error names the file.
+    """
+    path = tmp_path / "seed-0.json"
+    write_atomically(path, "old")
+
+    def write():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then the write fails instead
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        try:
+            write_atomically(path, b"x" * 5000)
+        except OSError as error:
+            return str(error)
+        return "written"
+
+    assert f"{path}: File too large" in in_fresh_process(write)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_that_finds_no_room_does_not_end_the_run(plan, monkeypatch, caplog):
+    """Fault: the disk is full when a checkpoint is written.
+
+    Provoked: every write of a checkpoint fails for want of room.
+    Promised: the run goes on without it, with the same result; the job's log says so.
+    """
+    quiet = results_of(run_job(plan))
+    for file in plan.paths.runs(CELL, "supervised").glob("*"):
+        file.unlink()
+    asked = []
+
+    def full(path, content):
+        asked.append(path)
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("distillbench.train.write_atomically", full)
+    assert results_of(run_job(plan)) == quiet
+    assert asked and "no checkpoint is written" in caplog.text and "No space left on device" in caplog.text
+
+
+def test_the_results_folder_cannot_be_written(tmp_path):
+    """Fault: the results folder, or the one above it, cannot be written.
+
+    Provoked: it is a file system mounted read-only; it is a file.
+    Promised: the config is refused before anything runs, with the folder and the reason.
+    """
+    planned = lambda results: make_plan({**CONFIG, "results": str(tmp_path / results)}, ["config.yaml"], ROOT)  # noqa: E731
+    planned("new/results")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"config\.yaml:\n  results: '.*/file/results': .*/file cannot be written to"):
+        planned("file/results")
+    with mounted(tmp_path / "fixed", "ro"):
+        for results in ("fixed", "fixed/deep/results"):
+            with pytest.raises(ConfigError, match=rf"results: '.*{results}': .*/fixed cannot be written to"):
+                planned(results)
+
+
+def test_records_stay_readable_on_a_full_disk(tmp_path, one_thread):
+    """Fault: the disk fills up after some seeds are finished.
+
+    Provoked: the disk is filled up when two of three seeds have records, and the job is run.
+    Promised: the job fails, the two records are intact, and with room they are not trained again.
+    """
+    with mounted(tmp_path / "full", "size=8m"):
+        plan = plan_of(tmp_path / "full/results", seeds=2)
+        prepare(plan)
+        run_job(plan)
+        folder = plan.paths.runs(CELL, "supervised")
+        before = {file: (file.stat().st_mtime_ns, read_record(file)) for file in folder.glob("seed-*.json")}
+        filler = fill(tmp_path / "full")
+        more = make_plan({**CONFIG, "results": str(plan.paths.root)}, [], ROOT)  # three seeds
+        with pytest.raises(OSError, match="No space left on device"):
+            run_job(more)
+        filler.unlink()
+        assert len(run_job(more)) == 3
+        assert {file: (file.stat().st_mtime_ns, read_record(file)) for file in before} == before
