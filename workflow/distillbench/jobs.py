@@ -120,11 +120,9 @@ class Job:
     def _run(self) -> str:
         begun = time.monotonic()
         seeds: list[int] = self.params["seeds"]
-        drafts = (f".seed-{seed}.*" for seed in seeds)
-        for draft in (
-            each for pattern in (*drafts, f".records-{self.shard}.json.*") for each in self.folder.glob(pattern)
-        ):
-            draft.unlink()  # of a job that was killed in the middle of a file: nobody else writes here now
+        for pattern in (*(f".seed-{seed}.*" for seed in seeds), f".records-{self.shard}.json.*"):
+            for draft in self.folder.glob(pattern):
+                draft.unlink()  # of a job that was killed in the middle of a file: nobody else writes here now
         teachers = self._teachers()
         keys = {seed: self._key(seed, teachers.get(seed, [])) for seed in seeds}
         stored = {seed: record for seed in seeds if (record := self._stored(seed, keys[seed]))}
