@@ -34,7 +34,8 @@ def test_a_training_process_is_killed_at_random_moments(plan, tmp_path):
     folder, moments = plan.paths.runs(CELL, "supervised"), random.Random(0)
     before = {}
     killed = with_a_seed = finished = 0
-    for _ in range(20):
+    while killed < 20 or with_a_seed < 3 or finished < 1:  # until there was something to lose
+        assert killed < 100
         process = started(single_threaded, run_job, plan)
         process.join(moments.uniform(0, seconds))
         killed += process.is_alive()
@@ -50,7 +51,6 @@ def test_a_training_process_is_killed_at_random_moments(plan, tmp_path):
             assert not [file for file in folder.iterdir() if ".checkpoint." in file.name]  # nor a draft of one
             shutil.rmtree(folder)
             before = {}
-    assert killed >= 10 and with_a_seed >= 3 and finished >= 3  # there was something to lose
 
 
 def test_the_clock_jumps_in_the_middle_of_a_run(plan, monkeypatch):

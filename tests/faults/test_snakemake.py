@@ -1,0 +1,130 @@
+"""Snakemake that is stopped, or started twice"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+
+from tests.workflow.conftest import Project, checkout
+
+TABLE = "results/tables/comparison.csv"
+TINY = {
+    "results": "results",
+    "seeds": 3,
+    "backends": ["csr"],
+    "datasets": {
+        "digits": {
+            "pairs": {
+                "gat": {
+                    "teacher": {"model": "gat", "hidden": 4},
+                    "student": {"model": "gat", "hidden": 2},
+                    "training": {"epochs": 60},
+                    "teacher_training": {"epochs": 2},
+                }
+            }
+        }
+    },
+    "methods": {"supervised": {}, "kd": {}},
+    "profile": False,
+    "execution": {"checkpoint_seconds": 0.2},
+}
+FIRST = "results/runs/digits/csr/gat/supervised/seed-0.json"
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory) -> Project:
+    """The tiny config, run to its table when nothing happens."""
+    project = checkout(tmp_path_factory.mktemp("quiet") / "project")
+    (project.folder / "config/test.yaml").write_text(yaml.safe_dump(TINY))
+    project.run(TABLE)
+    return project
+
+
+@pytest.fixture
+def project(quiet, tmp_path) -> Project:
+    """The same with its data and teachers, and nothing after them."""
+    project = quiet.copy(tmp_path / "project")
+    for name in ("runs", "tables"):
+        subprocess.run(["rm", "-r", project.folder / "results" / name], check=True)
+    return project
+
+
+def started(project: Project) -> "subprocess.Popen[str]":
+    """Snakemake in a process group of its own, as a terminal starts it, when the first student has a record."""
+    run = subprocess.Popen(
+        project.command(TABLE), cwd=project.folder, env=project.environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (project.folder / FIRST).exists():
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    return run
+
+
+def processes_in(project: Project) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if project.folder.samefile(process.cwd()):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+def test_snakemake_is_stopped(quiet, project, how):
+    """Fault: Snakemake is asked to end (SIGTERM), or interrupted (Ctrl-C), while jobs run.
+
+    Provoked: the signal comes when the first student of three seeds has a record; Ctrl-C goes to all processes of the
+    terminal.
+    Promised: it ends with an error and leaves no process behind; the next run needs no unlocking, trains no finished
+    seed again, and has the table of a quiet run.
+    """
+    run = started(project)
+    if how == "Ctrl-C":
+        os.killpg(run.pid, signal.SIGINT)
+    else:
+        run.terminate()
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode != 0, output
+    deadline = time.monotonic() + 60
+    while (left := processes_in(project)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+    before = project.records()
+    project.run(TABLE)
+    after = project.records()
+    assert {name: after[name] for name in before} == before
+    assert (project.folder / TABLE).read_bytes() == (quiet.folder / TABLE).read_bytes()
+
+
+def test_snakemake_is_started_twice_in_one_folder(quiet, project):
+    """Fault: a second Snakemake is started in a folder in which one is running; so is `distillbench.run`.
+
+    Provoked: both are started when the first student of three seeds has a record.
+    Promised: Snakemake refuses and says that the folder is locked; distillbench.run waits for what is being trained and
+    uses it. No seed is trained twice (counted), and the table is that of a quiet run.
+    """
+    run = started(project)
+    assert "LockException" in project.run(TABLE, succeeds=False)
+    command = [sys.executable, "-m", "distillbench.run", "--config", "config/test.yaml", "--processes", "1"]
+    beside = subprocess.run(
+        command, cwd=project.folder, env=project.environment, capture_output=True, text=True, timeout=200
+    )
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, output
+    assert beside.returncode == 0, beside.stdout + beside.stderr
+    lines = [line for log in (project.folder / "results/logs").rglob("*.log") for line in log.read_text().splitlines()]
+    begins = [line.split(" INFO ")[1].split(" (run ")[0] for line in lines if " begins" in line]
+    students = [each for each in begins if "/teacher " not in each]
+    assert len(students) == len(set(students)) == 6, students  # two methods, three seeds
+    assert len(json.loads((project.folder / FIRST).with_name("records-0.json").read_text())) == 3
+    assert (project.folder / TABLE).read_bytes() == (quiet.folder / TABLE).read_bytes()
