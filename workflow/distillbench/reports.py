@@ -90,7 +90,7 @@ def compare(
     times = libraries.cell_times(frame)
     over_cells = across.across_cells(frame, baseline=baseline, alpha=alpha)
     remarks = [*origins_in_words(cards), *protocols, *footnotes(tuning), *_equivalence_in_words(equivalence, delta)]
-    remarks += [*_times_in_words(times), over_cells.sentence]
+    remarks += [*_times_in_words(times), over_cells.sentence, *_versions_in_words(frame)]
     write_comparison(
         comparison,
         csv=Path(outputs["csv"]),
@@ -148,6 +148,18 @@ def _times_in_words(times: pd.DataFrame) -> list[str]:
         for row in known
     ]
     about = "Training time with PyG over that with DGL, median over seeds with its 95% interval, other jobs beside it"
+    return [f"{about}: {'; '.join(texts)}."] if texts else []
+
+
+def _versions_in_words(runs: pd.DataFrame) -> list[str]:
+    """Which packages changed between runs, and how many runs each version made; nothing where none did."""
+    texts = []
+    for name in tables.VERSIONED:
+        found = runs["versions"].str.extract(rf"(?:^|; ){name} ([^;]+)")[0].dropna()
+        counts = found.value_counts().sort_index()
+        if len(counts) > 1:
+            texts += [f"{name} " + ", ".join(f"{version} ({n} runs)" for version, n in counts.items())]
+    about = "Not all runs were made with the same versions (column versions of runs.csv says which)"
     return [f"{about}: {'; '.join(texts)}."] if texts else []
 
 

@@ -19,7 +19,7 @@ RUN_COLUMNS = {
     "epochs": "Int64", "best_epoch": "Int64", "params": "Int64", "train_seconds": "float64", "device": "str",
     "resplit": "bool", "n_train": "Int64", "n_val": "Int64", "n_test": "Int64",
     "mean_class_accuracy": "float64", "test_seen": "float64", "test_unseen": "float64",
-    "started": "str", "ended": "str", "weights": "str", "key": "str",
+    "started": "str", "ended": "str", "versions": "str", "weights": "str", "key": "str",
 }  # fmt: skip
 SPLITS = {"n_train": "train", "n_val": "val", "n_test": "test"}  # column of runs: key of Record.split_sizes
 BACKENDS = {"pyg": "PyG", "dgl": "DGL", "csr": "CSR"}  # in the order in which people are shown them
@@ -27,6 +27,7 @@ METRICS = {
     "accuracy": "accuracy", "micro_f1": "micro-F1", "mean_class_accuracy": "mean class accuracy", "roc_auc": "ROC AUC",
 }  # fmt: skip
 NOTHING = "–"
+VERSIONED = ("python", "torch", "torch-geometric", "dgl", "cuda")  # of a record's environment
 
 
 def runs_table(records: Iterable[Record], methods: Sequence[str] | None = None) -> pd.DataFrame:
@@ -46,7 +47,9 @@ def runs_table(records: Iterable[Record], methods: Sequence[str] | None = None) 
             for part in ("seen", "unseen"):  # of the production setting
                 row[f"test_{part}"] = record.test_metrics.get(f"{record.metric}_{part}")
         weights = record.digests.get("weights", "")[:16]  # of a teacher: who taught which seeds
-        rows.append(row | {"device": str(record.environment.get("device", "")), "weights": weights})
+        versions = "; ".join(f"{name} {record.environment[name]}" for name in VERSIONED if name in record.environment)
+        device = str(record.environment.get("device", ""))
+        rows.append(row | {"device": device, "versions": versions, "weights": weights})
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS)).astype(RUN_COLUMNS)
     rank = {name: place for place, name in enumerate(methods or [])}
     places = frame["method"].map(lambda name: rank.get(name, len(rank)))
