@@ -13,12 +13,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Status = Literal["ok", "diverged", "oom", "timeout", "skipped"]
 Role = Literal["teacher", "student"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 SCHEMA = 1
 
 
@@ -50,8 +51,8 @@ class Record(BaseModel):
     metric: str  # name of the metric: accuracy, micro_f1
     resplit: bool = False  # the split is redrawn for every seed (Nadeau-Bengio applies)
     split_sizes: dict[str, int] = Field(default_factory=dict)  # train, val, test: labelled nodes or graphs
-    val: float | None = None
-    test: float | None = None
+    val: Fraction | None = None
+    test: Fraction | None = None
     test_metrics: dict[str, float] = Field(default_factory=dict)  # all metrics of the task on the test part, by name
     epochs: int | None = None
     best_epoch: int | None = None

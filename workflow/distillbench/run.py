@@ -46,7 +46,7 @@ def read_plan(options: argparse.Namespace, settings: Sequence[str]) -> Plan:
     """The plan of the config file with what the options change. Raises ConfigError."""
     try:
         values = yaml.safe_load(options.config.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{options.config}: cannot be read: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{options.config}: not a config: no keys")

@@ -103,7 +103,7 @@ class Variant:
 def read_variant(name: str, entries: Mapping[str, dict[str, Any]], declare: Declare) -> Variant:
     """The variant of an entry. Raises PluginError: a file that does not exist, a key that is no part."""
     values = entries[name]
-    method = values.get("method", name)
+    method = _method_of(entries, name)
     given = {key: value for key, value in values.items() if key != "method"}
     if "+" not in method:
         return Variant(name, (Part(name, declare(method), given, f"methods.{name}"),))
@@ -117,10 +117,17 @@ def read_variant(name: str, entries: Mapping[str, dict[str, Any]], declare: Decl
             raise PluginError(f"{key}: {given[key]!r}: must be that method's hyper-parameters")
     parts = []
     for part in names:
-        entry = entries.get(part, {})
-        own = {key: value for key, value in entry.items() if key != "method"} | (given.get(part) or {})
-        parts.append(Part(part, declare(entry.get("method", part)), own, f"methods.{name}.{part}"))
+        own = {key: value for key, value in entries.get(part, {}).items() if key != "method"} | (given.get(part) or {})
+        parts.append(Part(part, declare(_method_of(entries, part)), own, f"methods.{name}.{part}"))
     return Variant(name, tuple(parts))
+
+
+def _method_of(entries: Mapping[str, dict[str, Any]], name: str) -> str:
+    """The name of the file that an entry is of, or several joined by '+'."""
+    method = entries.get(name, {}).get("method", name)
+    if not isinstance(method, str):
+        raise PluginError(f"method: {method!r}: must be a method's name")
+    return method
 
 
 def explain(where: str, error: Any) -> str:

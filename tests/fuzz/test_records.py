@@ -1,0 +1,158 @@
+"""Any record"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distillbench.record import Record, RecordError, digest, read_record, read_shard, sealed, write_record, write_shard
+from distillbench.reports import collect, compare
+from tests.fuzz.conftest import cases
+
+OUTCOMES: list[str] = []
+SEEDS, METHODS = 7, ("teacher", "supervised", "kd")
+COMPARE = {"baseline": "supervised", "alpha": 0.05, "delta": 0.01, "test": "wilcoxon", "family": "cell"}
+KNOWN = {
+    "key": "k", "dataset": "digits", "backend": "pyg", "pair": "gat", "status": "ok", "task": "multiclass",
+    "metric": "accuracy", "epochs": 3, "best_epoch": 2, "params": 10, "train_seconds": 1.0, "digests": {"code": "c"},
+    "environment": {"device": "cpu", "torch": "2.13.0"}, "split_sizes": {"train": 10, "val": 10, "test": 10},
+}  # fmt: skip
+
+
+def record(method, seed, **changes):
+    role = "teacher" if method == "teacher" else "student"
+    score = 0.5 + 0.03 * METHODS.index(method) + 0.01 * ((seed * 7 + len(method)) % 5)
+    return Record(**{**KNOWN, "method": method, "role": role, "seed": seed, "val": score, "test": score, **changes})
+
+
+RECORDS = {method: [record(method, seed) for seed in range(SEEDS)] for method in METHODS}
+STATUSES = st.sampled_from(["ok", "diverged", "oom", "timeout", "skipped", "OK", "failed", "", None])
+scores = st.none() | st.floats(0, 1) | st.floats() | st.text(max_size=3)
+CHANGES = {
+    "status": STATUSES, "test": scores, "val": scores, "seed": st.integers(-2, 9) | st.booleans(),
+    "metric": st.sampled_from(["accuracy", "micro_f1", "", "=1+1"]), "reason": st.text(max_size=20),
+    "method": st.sampled_from([*METHODS, "lsp", "../up"]), "role": st.sampled_from(["teacher", "student", "boss"]),
+    "dataset": st.sampled_from(["digits", "cora"]), "params": st.integers() | st.none(), "resplit": st.booleans(),
+    "train_seconds": st.floats() | st.none(), "environment": st.just({}), "split_sizes": st.just({}),
+    "digests": st.just({}), "extra": st.integers(), "hyperparameters": st.just({"a": 1}),
+}  # fmt: skip
+
+
+@st.composite
+def changed(draw):
+    """Sealed contents of the three files of records, a few fields of a few records changed; records lost or twice."""
+    files = {method: [each.model_dump(mode="json") for each in records] for method, records in RECORDS.items()}
+    for _ in range(draw(st.integers(1, 3))):
+        contents = files[draw(st.sampled_from(METHODS))]
+        if not contents:
+            continue
+        where = draw(st.integers(0, len(contents) - 1))
+        match draw(st.sampled_from(["change", "change", "change", "lose", "twice"])):
+            case "change":
+                field = draw(st.sampled_from(sorted(CHANGES)))
+                contents[where][field] = draw(CHANGES[field])
+            case "lose":
+                del contents[where]
+            case _:
+                contents.append(dict(contents[where]))
+    return files
+
+
+@cases(350)
+@given(files=changed())
+def one_case(files):
+    with tempfile.TemporaryDirectory() as name:
+        folder, expected = Path(name), {}
+        for method, contents in files.items():
+            file = folder / f"{method}.json"
+            try:
+                text = json.dumps([sealed(content) for content in contents])
+            except ValueError:  # a NaN is no JSON: nothing of ours can have written it
+                text = json.dumps([{**content, "checksum": "0"} for content in contents])
+            file.write_text(text)
+            expected[str(file)] = {"seeds": list(range(SEEDS)), "code": "c", "hyperparameters": digest({})}
+        tables = {k: str(folder / f"comparison.{k}") for k in ("csv", "parquet", "html", "tex", "markdown")}
+        tables |= {k: str(folder / f"{k}.csv") for k in ("equivalence", "times", "across")}
+        try:
+            collect(expected, [], list(METHODS), str(folder / "runs.csv"), str(folder / "runs.parquet"))
+            compare(str(folder / "runs.parquet"), tables, [], [], [], **COMPARE)
+        except ValueError as error:
+            text = str(error)
+            names = (
+                [Path(file).name for file in expected] if isinstance(error, RecordError) else ["runs: ", "baseline: "]
+            )
+            OUTCOMES.append("refused")
+        else:
+            text, names = "", [""]
+            OUTCOMES.append("table")
+        assert any(each in text for each in names), text
+        if text:
+            return
+        as_the_records_say(expected, pd.read_csv(tables["csv"]))
+
+
+def test_records_with_changed_fields_are_refused_by_name_or_counted_as_they_are():
+    """Fault: records have wrong, impossible or missing fields, or are missing or there twice, with valid checksums.
+
+    Provoked: one to three such changes in the records of a small table, 350 cases (hypothesis).
+    Promised: an error that names the file, or a table with the means, numbers and counts that a few lines of numpy find
+    in the records that were accepted.
+    """
+    OUTCOMES.clear()
+    one_case()
+    assert OUTCOMES.count("table") >= 50 and OUTCOMES.count("refused") >= 50  # both ends were met
+
+
+def as_the_records_say(expected, table):
+    records = [record for file in expected for record in read_shard(Path(file))]
+    rows = {(r.dataset, r.backend, r.pair, r.method) for r in records}
+    assert len(table) == len(rows)
+    for row in table.to_dict("records"):
+        mine = [r for r in records if (r.dataset, r.backend, r.pair, r.method) == tuple(
+            row[k] for k in ("dataset", "backend", "pair", "method"))]  # fmt: skip
+        good = [r.test for r in mine if r.status == "ok"]
+        assert (row["n_ok"], row["n"]) == (len(good), len(mine))
+        if good:
+            assert all(score is not None and 0 <= score <= 1 for score in good)
+            np.testing.assert_allclose(row["mean"], np.mean(good), rtol=1e-12)
+        if len(good) > 1:
+            np.testing.assert_allclose(row["std"], np.std(good, ddof=1), rtol=1e-9, atol=1e-15)
+
+
+@cases(250)
+@given(data=st.data())
+def test_no_damaged_record_is_read_as_another(data):
+    """Fault: bytes of a record's file, of one run or of a job, are changed, lost or added.
+
+    Provoked: one change at a random place, 250 cases (hypothesis).
+    Promised: an error that names the file, or the very same records.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        file, many = Path(name) / "seed-3.json", data.draw(st.booleans())
+        if many:
+            write_shard(file, RECORDS["kd"])
+        else:
+            write_record(file, RECORDS["kd"][3])
+        content = file.read_bytes()
+        begin = data.draw(st.integers(0, len(content) - 1))
+        end = begin + data.draw(st.sampled_from([0, 1, 1, 1, 5, 10**6]))
+        file.write_bytes(content[:begin] + data.draw(st.binary(max_size=2)) + content[end:])
+        try:
+            found = read_shard(file) if many else [read_record(file)]
+        except RecordError as error:
+            found, text = None, str(error)
+        if found is None:
+            assert "seed-3.json" in text
+            return
+        assert found == (RECORDS["kd"] if many else [RECORDS["kd"][3]])
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.5, float("nan"), float("inf")])
+def test_a_score_that_is_none_is_no_record(score):
+    with pytest.raises(ValueError, match="test"):
+        record("kd", 0, test=score)
