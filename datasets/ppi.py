@@ -122,12 +122,12 @@ def _part(files: Files, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     if len(wrong):
         row, column = wrong[0].tolist()
         files.fail(names["labels"], f"row {row} has label {y[row, column]} in column {column}, must be 0 or 1")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         x = x.astype(np.float32)
     if not np.isfinite(x).all():
         row = np.argwhere(~np.isfinite(x))[0, 0]
         files.fail(names["feats"], f"row {row} has a feature that is not finite")
-    starts = np.flatnonzero(np.diff(graph, prepend=graph[0] - 1))
+    starts = np.flatnonzero(np.append(True, graph[1:] != graph[:-1]))  # a difference could overflow
     if len(starts) != graphs or len(np.unique(graph)) != graphs:
         files.fail(
             names["graph_id"],

@@ -273,6 +273,17 @@ OBJECTS = np.array([Evil()], dtype=object)
         (compact, {"x_indices": np.array([2, 0, 1, 0, 2, 1, 3])}, r"x_indices\.npy: numbers from 0 to 2 expected"),
         (compact, {"x_indptr": np.array([0, 2, 3, 3, 4, 5])}, r"x_indptr\.npy: 7 integers expected"),
         (compact, {"x_indptr": np.array([0, 2, 1, 3, 4, 5, 7])}, r"x_indptr\.npy: not where rows start"),
+        (
+            compact,
+            {"x_indptr": np.array([0, 2, 3, 3, 4, 5, 6])},
+            r"x_indptr\.npy: not where rows start: from 0 to 7",
+        ),
+        (
+            compact,
+            {"x_indptr": np.array([0, 2, 3, 3, 4, 5, 0])},
+            r"x_indptr\.npy: not where rows start: from 0 to 7",
+        ),
+        (compact, {"x_shape": np.array([6, 2**31 - 1])}, r"x_shape\.npy: \[6, 2147483647\]: .* bytes when dense"),
         (compact, {"x_indptr": np.array([0, 2, 3, 3, 4, 5, 9])}, r"x_indptr\.npy: numbers from 0 to 7 expected"),
         (compact, {"x_data": np.array([1, 1, 1, np.nan, 1, 1, 1])}, r"x_data\.npy: counts expected"),
         (compact, {"x_data": np.array([1, 1, 1, -1, 1, 1, 1])}, r"x_data\.npy: counts expected"),

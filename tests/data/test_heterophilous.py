@@ -208,6 +208,8 @@ WRONG = [
     ({"edges": None}, "has no edges.npy"),
     ({"node_features": np.ones(4, dtype=np.float32)}, r"node_features\.npy: finite floats \[N, F\] expected"),
     ({"node_features": np.full((4, 3), np.nan, np.float32)}, r"node_features\.npy: finite floats"),
+    ({"node_features": np.full((4, 3), 1e39)}, r"node_features\.npy: finite floats expected, row 0"),
+    ({"node_features": np.float32(1)}, r"node_features\.npy: finite floats \[N, F\] expected, float32 \[\]"),
     ({"node_features": np.ones((4, 3), dtype=np.int64)}, r"node_features\.npy: finite floats .* int64"),
     ({"node_labels": np.array([0, 1, 2, 0])}, r"node_labels\.npy: 4 integers from 0 to 1 expected"),
     ({"node_labels": np.array([0, 1, 1])}, r"node_labels\.npy: 4 integers"),

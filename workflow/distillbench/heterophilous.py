@@ -37,9 +37,14 @@ def read_graph(path: Path, dataset: Dataset, classes: int) -> GraphData:
     with Files(path) as files:
         x, y, edges = (_array(files, name) for name in ("node_features", "node_labels", "edges"))
         masks = [_array(files, f"{part}_masks") for part in PARTS]
-        nodes = len(x)
-        if x.ndim != 2 or x.dtype.kind != "f" or not np.isfinite(x).all():
+        if x.ndim != 2 or x.dtype.kind != "f":
             files.fail("node_features.npy", f"finite floats [N, F] expected, {x.dtype} {list(x.shape)} found")
+        with np.errstate(over="ignore", invalid="ignore"):
+            x = x.astype(np.float32)
+        if not np.isfinite(x).all():
+            row = np.argwhere(~np.isfinite(x))[0, 0]
+            files.fail("node_features.npy", f"finite floats expected, row {row} has one that is not finite in float32")
+        nodes = len(x)
         if y.shape != (nodes,) or y.dtype.kind not in "iu" or not ((y >= 0) & (y < classes)).all():
             files.fail("node_labels.npy", f"{nodes} integers from 0 to {classes - 1} expected")
         if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
@@ -55,7 +60,7 @@ def read_graph(path: Path, dataset: Dataset, classes: int) -> GraphData:
             codes[mask] = code
     source, destination = torch.from_numpy(edges.astype(np.int64)).T
     return GraphData(
-        x=torch.from_numpy(x.astype(np.float32)),
+        x=torch.from_numpy(x),
         edge_index=symmetric_with_loops(source, destination, nodes),
         y=torch.from_numpy(y.astype(np.int64)),
         graph_ptr=torch.tensor([0, nodes]),
