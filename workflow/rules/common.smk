@@ -19,6 +19,13 @@ os.environ.setdefault("DISTILLBENCH_OWNER", owner())
 # a large DAG is made of millions of objects that stay: Python need not look through all of them again and again
 gc.set_threshold(200_000, 20, 100)
 
+# seeds' records, weights and teachers' outputs are not declared outputs: no storage plugin would carry them to other jobs
+if provider := workflow.storage_settings.default_storage_provider:
+    sys.exit(
+        f"\n--default-storage-provider {provider!r}: results cannot be on object storage, as jobs exchange files in"
+        " the results folder. Run on a shared volume and copy the results afterwards: docs/cluster.md, Object storage.\n"
+    )
+
 CONFIG_FILES = workflow.overwrite_configfiles or ["config/config.yaml"]
 
 try:
