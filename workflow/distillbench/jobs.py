@@ -16,9 +16,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from distillbench.backends import BackendUnavailableError
+from distillbench.locks import locked
 from distillbench.params import TEACHER
 from distillbench.paths import Cell, Paths
 from distillbench.plan import hyperparameters, without_path
@@ -114,7 +113,7 @@ class Job:
         One process at a time: a job that outlived its Snakemake is waited for, and what it trains is used.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f".records-{self.shard}.lock"):
+        with locked(self.folder / f".records-{self.shard}.lock"):
             return self._run()
 
     def _run(self) -> str:

@@ -21,11 +21,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from filelock import FileLock
 from pydantic import ValidationError
 
 from distillbench.config import TUNING_SEEDS_FROM
 from distillbench.jobs import FINISHED, Job
+from distillbench.locks import locked
 from distillbench.record import RecordError, Status, canonical_json, digest, read_sealed, sealed, write_atomically
 from distillbench.tuning import (
     RANDOM_TRIALS,
@@ -69,7 +69,7 @@ def tune(
     name = f"{job.cell.dataset}/{job.cell.pair}/{job.method}"
     begun = time.monotonic()
     job.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(job.folder / ".trials.lock"):
+    with locked(job.folder / ".trials.lock"):
         done = _kept(kept, key)
 
         def evaluate(number: int, values: Values) -> Trial:
