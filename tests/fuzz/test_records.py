@@ -117,6 +117,7 @@ def as_the_records_say(expected, table):
             row[k] for k in ("dataset", "backend", "pair", "method"))]  # fmt: skip
         good = [r.test for r in mine if r.status == "ok"]
         assert (row["n_ok"], row["n"]) == (len(good), len(mine))
+        assert {r.metric for r in mine} == {row["metric"]}
         if good:
             assert all(score is not None and 0 <= score <= 1 for score in good)
             np.testing.assert_allclose(row["mean"], np.mean(good), rtol=1e-12)
@@ -156,3 +157,36 @@ def test_no_damaged_record_is_read_as_another(data):
 def test_a_score_that_is_none_is_no_record(score):
     with pytest.raises(ValueError, match="test"):
         record("kd", 0, test=score)
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"epochs": 10**30}, None), ({"params": -1}, None), ({"train_seconds": "inf"}, None),
+        ({"reason": "\ud800"}, None),
+        ({}, '{"test": NaN, "checksum": "0"}'), ({}, "[" * 100_000), ({}, '{"a": ' + "1" * 5000 + "}"),
+    ],
+)  # fmt: skip
+def test_what_no_table_can_hold_is_refused_by_the_name_of_its_file(tmp_path, changes, text):
+    file = tmp_path / "seed-0.json"
+    content = RECORDS["kd"][0].model_dump(mode="json")
+    file.write_text(text or json.dumps(sealed({**content, **changes})))
+    with pytest.raises(RecordError, match=r"seed-0\.json: corrupt record"):
+        read_record(file)
+
+
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"metric": "micro_f1"}, "metric and resplit are"),
+        ({"method": "lsp"}, r"holds digits/pyg/gat/lsp/1 beside"),
+        ({"status": "ok", "test": None}, "status ok, but no test value"),
+    ],
+)
+def test_records_that_cannot_be_in_one_table_are_refused_by_the_name_of_their_file(tmp_path, changes, problem):
+    contents = [record("kd", seed) for seed in range(3)]
+    contents[1] = contents[1].model_copy(update=changes)
+    write_shard(tmp_path / "kd.json", contents)
+    expected = {str(tmp_path / "kd.json"): {"seeds": [0, 1, 2], "code": "c", "hyperparameters": digest({})}}
+    with pytest.raises(RecordError, match=rf"kd\.json: .*{problem}"):
+        collect(expected, [], ["kd"], str(tmp_path / "runs.csv"), str(tmp_path / "runs.parquet"))

@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 Status = Literal["ok", "diverged", "oom", "timeout", "skipped"]
 Role = Literal["teacher", "student"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]  # what a column of a table can hold
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 SCHEMA = 1
 
 
@@ -44,20 +46,20 @@ class Record(BaseModel):
     pair: str
     method: str  # the variant's name; "teacher" for a teacher
     role: Role
-    seed: int
+    seed: Count
     status: Status
     reason: str = ""  # why the status is not "ok"
     task: str
     metric: str  # name of the metric: accuracy, micro_f1
     resplit: bool = False  # the split is redrawn for every seed (Nadeau-Bengio applies)
-    split_sizes: dict[str, int] = Field(default_factory=dict)  # train, val, test: labelled nodes or graphs
+    split_sizes: dict[str, Count] = Field(default_factory=dict)  # train, val, test: labelled nodes or graphs
     val: Fraction | None = None
     test: Fraction | None = None
     test_metrics: dict[str, float] = Field(default_factory=dict)  # all metrics of the task on the test part, by name
-    epochs: int | None = None
-    best_epoch: int | None = None
-    params: int | None = None  # number of trainable parameters of the model, without projectors
-    train_seconds: float | None = None
+    epochs: Count | None = None
+    best_epoch: Count | None = None
+    params: Count | None = None  # number of trainable parameters of the model, without projectors
+    train_seconds: Seconds | None = None
     hyperparameters: dict[str, Any] = Field(default_factory=dict)  # nested: model, training, method, dataset
     tuning: dict[str, Any] = Field(default_factory=dict)  # how some of these were chosen (Tuning.facts), if they were
     environment: dict[str, Any] = Field(default_factory=dict)  # versions, machine, device, threads
@@ -184,7 +186,7 @@ def later(moment: str, seconds: float) -> str:
 def _parse(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers of thousands of digits, levels likewise
         raise _corrupt(path, f"not valid JSON ({error})") from error
 
 
@@ -193,7 +195,12 @@ def _opened(path: Path, content: Any) -> dict[str, Any]:
         raise _corrupt(path, "not a record")
     fields = dict(content)
     checksum = fields.pop("checksum", None)
-    if checksum != digest(fields):
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()  # tables are UTF-8, which has no half of a surrogate pair
+        found = digest(fields)
+    except ValueError as error:  # a NaN, too: Python reads it, JSON has none
+        raise _corrupt(path, f"not valid JSON ({error})") from error
+    if checksum != found:
         raise _corrupt(path, "its checksum does not match its content")
     return fields
 

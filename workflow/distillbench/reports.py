@@ -41,6 +41,7 @@ def collect(
     silently.
     """
     records, problems = [Record(**fields) for fields in skipped], []
+    held: dict[str, list[Record]] = {}
     for shard, asked in expected.items():
         try:
             found, hyperparameters = read_shard(Path(shard)), asked_hyperparameters(asked)
@@ -59,12 +60,40 @@ def collect(
             said, wanted = ("does not say", "tuned") if "params" in asked else ("says", "as they are given")
             problems.append(f"{shard}: {said} that its values were tuned, the config asks for them {wanted}. {AGAIN}")
         records += found
-    if problems:
+        held[shard] = found
+    if problems := problems or _contradictions(held):
         raise RecordError("\n".join(problems))
     runs = tables.runs_table(records, methods)
     tables.write_runs(runs, Path(csv), Path(parquet))
     counts = runs["status"].value_counts()
     return f"{len(runs)} runs: {', '.join(f'{count} {status}' for status, count in counts.items())}"
+
+
+def _contradictions(held: dict[str, list[Record]]) -> list[str]:
+    """Files of records that cannot be in one table: of several methods, of runs that another has, of another metric."""
+    problems = []
+    runs: dict[tuple[str, ...], str] = {}
+    facts: dict[tuple[str, ...], tuple[tuple[object, ...], str]] = {}
+    for shard, records in held.items():
+        for record in records:
+            cell = (record.dataset, record.backend, record.pair)
+            first = records[0]
+            if (*cell, record.method) != (first.dataset, first.backend, first.pair, first.method):
+                problems.append(f"{shard}: holds {record.run_id} beside {first.run_id}. {AGAIN}")
+                break
+            if (other := runs.setdefault((*cell, record.method, str(record.seed)), shard)) != shard:
+                problems.append(f"{shard}: holds {record.run_id}, which {other} has, too. {AGAIN}")
+                break
+            if record.status == "ok" and record.test is None:
+                problems.append(f"{shard}: {record.run_id}: status ok, but no test value. {AGAIN}")
+                break
+            own = record.task, record.metric, record.resplit
+            known, other = facts.setdefault(cell, (own, shard))
+            if own != known:
+                said = f"task, metric and resplit are {own}, in {other} {known}"
+                problems.append(f"{shard}: {record.run_id}: {said}. {AGAIN}")
+                break
+    return problems
 
 
 def compare(
