@@ -5,11 +5,14 @@ BIN := $(VENV)/bin
 CONFIG ?= config/config.yaml
 RESULTS := $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG)),results)
 PROCESSES ?= 4
+SERVER ?= results/tracking-server
+HOST ?= 127.0.0.1
+PORT ?= 5000
 PPI ?= data/ppi24/ppi.zip
 CODE := workflow/distillbench workflow/scripts workflow/envs methods datasets benchmarks docs tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: bench test test-slurm audit ui smoke benchmarks gpu-paper format lock clean
+.PHONY: bench test test-slurm audit tracking-server ui smoke benchmarks gpu-paper format lock clean
 
 bench: $(VENV)/installed  ## set up, run $(CONFIG), say where the results are
 	snakemake --cores all --configfile $(CONFIG)
@@ -45,6 +48,10 @@ audit: $(VENV)/installed  ## whether a pinned version has a known vulnerability:
 
 benchmarks: $(VENV)/installed  ## how fast the code is beside plain formulations, and how it grows; benchmarks/RESULTS.md
 	python -m benchmarks
+
+tracking-server: $(VENV)/installed  ## MLflow for a team, on PostgreSQL; HOST= and ALLOWED_HOSTS= beyond this machine
+	python -m distillbench.server --folder $(SERVER) --host $(HOST) --port $(PORT) \
+		$(if $(ALLOWED_HOSTS),--allowed-hosts '$(ALLOWED_HOSTS)')
 
 ui: $(VENV)/installed  ## browse all runs in MLflow
 	python -m distillbench.tracking ui --results $(RESULTS)

@@ -1,8 +1,10 @@
 """The MLflow store of a results folder: an SQLite database beside its artifacts, or whatever a URI names."""
 
+import errno
 import logging
 import os
 import re
+import socket
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -128,3 +130,16 @@ def without_password(uri: str) -> str:
 def artifact_uri(folder: Path) -> str:
     """Where the artifacts of the store in ``folder`` go."""
     return (folder / "artifacts").as_uri()
+
+
+def check_port(port: int, host: str = "127.0.0.1") -> None:
+    """Raises TrackingError where a port cannot be listened on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OverflowError as error:
+            raise TrackingError(f"--port {port}: a port is a number from 1 to 65535") from error
+        except OSError as error:
+            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be opened ({error.strerror})"
+            raise TrackingError(f"port {port} {reason}: choose another one with --port") from error

@@ -10,11 +10,9 @@ because that takes about three seconds.
 """
 
 import argparse
-import errno
 import gc
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -41,6 +39,7 @@ from distillbench.mlflow_store import (
     QUIET,
     TrackingError,
     artifact_uri,
+    check_port,
     connect,
     create_store,
     experiments,
@@ -81,6 +80,7 @@ def sync(
     results: Path,
     tracking_uri: str | None = None,
     *,
+    prefix: str = "",
     artifact_location: str | None = None,
     progress: Progress | None = None,
 ) -> SyncReport:
@@ -88,6 +88,8 @@ def sync(
 
     Without ``tracking_uri`` the store is ``results/mlflow/mlflow.db``. Artifacts go below ``artifact_location`` (a
     URI), by default ``results/mlflow/artifacts``, or where the server says if ``tracking_uri`` is a server's.
+    ``prefix`` comes before the names of experiments: on a server that several results folders are written to, each
+    needs its own, for runs of the same name replace each other.
     ``progress`` is called with (runs written, runs to write, the run's identity) after each run written.
 
     - A run is up to date where its tag ``distillbench.digest`` is that of the record, its history and its data set. The
@@ -115,12 +117,15 @@ def sync(
 
         try:
             if tracking_uri is not None:
-                return _sync(results, connect(uri), artifact_location, progress)
+                return _sync(results, connect(uri), prefix, artifact_location, progress)
             set_aside_if_moved(folder / "mlflow.db", artifact_uri(folder))
             with unhurried_disk(folder / "mlflow.db"):
                 create_store(folder / "mlflow.db")
-                return _sync(results, connect(uri), artifact_location, progress)
+                return _sync(results, connect(uri), prefix, artifact_location, progress)
         except (MlflowException, SQLAlchemyError, ImportError) as error:  # ImportError: the driver of a database
+            if "401" in str(error):
+                names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+                raise TrackingError(f"MLflow store {without_password(uri)}: refused: {names} are not right") from error
             advice = "" if tracking_uri else f" (delete {folder} and sync again: the records write it anew)"
             raise TrackingError(f"MLflow store {without_password(uri)}: {error}{advice}") from error
 
@@ -137,7 +142,7 @@ def ui(results: Path, port: int = 5000) -> NoReturn:
         raise TrackingError(
             f"{store} does not exist: run snakemake first (or python -m distillbench.tracking sync --results {results})"
         )
-    _check_port(port)
+    check_port(port)
     address = f"http://127.0.0.1:{port}"
     print(f"MLflow UI: {address}   (starts in a few seconds; Ctrl-C stops it)")
     for experiment, name in experiments(store):
@@ -151,7 +156,7 @@ def ui(results: Path, port: int = 5000) -> NoReturn:
 
 
 def _sync(
-    results: Path, client: "MlflowClient", artifact_location: str | None, progress: Progress | None
+    results: Path, client: "MlflowClient", prefix: str, artifact_location: str | None, progress: Progress | None
 ) -> SyncReport:
     problems: list[str] = []
     sources = read_sources(results, problems)
@@ -160,7 +165,7 @@ def _sync(
     for dataset in dict.fromkeys(source.dataset for source in sources):
         records = [source.record for source in sources if source.dataset == dataset and source.record]
         try:
-            experiment = _experiment(client, dataset, artifact_location, view_tags(records))
+            experiment = _experiment(client, prefix + dataset, artifact_location, view_tags(records))
         except TrackingError as error:
             problems.append(str(error))
             continue
@@ -187,6 +192,7 @@ def _sync(
             added, replaced = added + (not others), replaced + bool(others)
         if progress:
             progress(done, len(stale), source.run)
+    _without_doubles(client, {experiment for _, experiment, _ in stale})
     return SyncReport(added, replaced, skipped, tuple(problems))
 
 
@@ -222,6 +228,16 @@ def _present(client: "MlflowClient", experiment: str) -> dict[str, list["Run"]]:
                 present.setdefault(identity, []).append(run)
         if not (token := page.token):
             return present
+
+
+def _without_doubles(client: "MlflowClient", experiments: set[str]) -> None:
+    """A run that was made when the answer was lost, and so made again, is left without a digest: it is deleted."""
+    for experiment in experiments:
+        for runs in _present(client, experiment).values():
+            whole = [run for run in runs if DIGEST_TAG in run.data.tags]
+            for run in runs:
+                if whole and run not in whole:
+                    client.delete_run(run.info.run_id)
 
 
 def _write(
@@ -302,24 +318,13 @@ def _alone(path: Path) -> AbstractContextManager[object]:
         return lock.acquire()
 
 
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OverflowError as error:
-            raise TrackingError(f"--port {port}: a port is a number from 1 to 65535") from error
-        except OSError as error:
-            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be opened ({error.strerror})"
-            raise TrackingError(f"port {port} {reason}: choose another one with --port") from error
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 1 where a problem was met, 0 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m distillbench.tracking", description="The MLflow view of results.")
     commands = parser.add_subparsers(dest="command", required=True)
     syncing = commands.add_parser("sync", help="bring MLflow up to date with the records")
     syncing.add_argument("--uri", help="tracking URI of a server or database (default: RESULTS/mlflow/mlflow.db)")
+    syncing.add_argument("--prefix", default="", help="before the names of experiments, where others share the server")
     serving = commands.add_parser("ui", help="serve the MLflow page on this machine")
     serving.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
     for command in (syncing, serving):
@@ -328,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "ui":
             ui(options.results, options.port)
-        report = sync(options.results, options.uri, progress=_print_progress)
+        report = sync(options.results, options.uri, prefix=options.prefix, progress=_print_progress)
     except (TrackingError, OSError) as error:
         print(f"distillbench.tracking: {error}", file=sys.stderr)
         return 1
