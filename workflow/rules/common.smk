@@ -13,7 +13,7 @@ from distillbench.warm import owner
 # Jobs may be forked from a process that belongs to this Snakemake process (distillbench.warm). A job of a batch system has
 # one of its own: what it forked from another's would not be counted as its time and memory.
 if workflow.remote_exec:
-    os.environ["DISTILLBENCH_OWNER"] = owner()
+    os.environ.update(DISTILLBENCH_OWNER=owner())
 os.environ.setdefault("DISTILLBENCH_OWNER", owner())
 
 # a large DAG is made of millions of objects that stay: Python need not look through all of them again and again
