@@ -173,6 +173,27 @@ def replaced(page: str, name: str, text: str) -> str:
     return f"{page.rstrip()}\n\n{block}\n"
 
 
+def with_rows(page: str, name: str, text: str, about: str) -> str:
+    """The page with the rows of ``text``'s table in place of those of the same case and side, and ``about`` above.
+
+    Raises SystemExit where the page has no such section or row.
+    """
+    _, begin, rest = page.partition(f"<!-- {name} -->\n")
+    section, end, _ = rest.partition(f"<!-- end of {name} -->")
+    lines = section.splitlines()
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    places = {tuple(line.split("|")[1:3]): i for i, line in enumerate(lines) if line.startswith("| ")}
+    for row in rows:
+        if (place := places.get(tuple(row.split("|")[1:3]))) is None:
+            raise SystemExit(f"the page has no row {'|'.join(row.split('|')[1:3]).strip()} in its section {name}")
+        lines[place] = row
+    first = next((i for i, line in enumerate(lines) if line.startswith("Written by ")), None)
+    if not (begin and end and rows and first is not None):
+        raise SystemExit(f"the page has no section {name} whose rows could be measured again")
+    lines.insert(first + 1, about)
+    return page.replace(section, "\n".join(lines) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n")[0])
@@ -187,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--shrink", type=int, default=1, help="divide the sizes of the growth by this, for a trial")
     parser.add_argument("--output", type=Path, help="the page; default: benchmarks/RESULTS.md, and for some cases none")
+    parser.add_argument("--again", action="store_true", help="put the rows of --only's cases into the page's table")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder for the default run, to be kept")
     args = parser.parse_args(arguments)
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -201,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = wanted or [name for name in SECTIONS if name not in OF_CPUS or args.device == "cpu"]
     # some cases are a trial: the page's table is of all of them
     keep = args.output is not None or not args.only
+    if args.again and (wanted != ["plain"] or not args.only):
+        parser.error("--again: of some cases of the section plain; name them by --only")
     args.output = args.output or ROOT / "benchmarks" / "RESULTS.md"
     for name in wanted:
         begun = time.monotonic()
@@ -212,6 +236,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if keep:
             page = args.output.read_text(encoding="utf-8") if args.output.exists() else TITLE
             write_atomically(args.output, replaced(page, f"{name} {args.device}", section))
+        elif args.again:
+            page, rows = args.output.read_text(encoding="utf-8"), f"Of these, {', '.join(args.only)}: "
+            page = with_rows(page, f"{name} {args.device}", section, rows + about[0].lower() + about[1:])
+            write_atomically(args.output, page)
         print(section)
 
 

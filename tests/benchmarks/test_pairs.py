@@ -1,12 +1,13 @@
 """Sides of a comparison take turns in processes of their own, have to agree, and make one row each."""
 
+import re
 from functools import partial
 
 import pytest
 import torch
 
 from benchmarks import growth, lsp, pairs, shapes, similarities, student_step
-from benchmarks.__main__ import HEADER, chosen, replaced, row_of
+from benchmarks.__main__ import HEADER, chosen, replaced, row_of, with_rows
 from benchmarks.pairs import Case, Measured, Result, Side, Work, measure
 from benchmarks.shapes import PPI_EDGES, PPI_NODES, random_edges
 from distillbench.backends import missing_reason
@@ -175,3 +176,18 @@ def test_a_power_law_has_its_exponent():
 def test_a_graph_that_would_be_too_dense_is_refused():
     with pytest.raises(ValueError, match="edges: 30000 are too many among 100 nodes"):
         random_edges(100, 30_000)
+
+
+def test_rows_measured_again_take_the_place_of_theirs_and_say_so():
+    table = "| Case | Against | ms |\n| :--- | ---: | ---: |\n| a | x | 1 |\n| a | y | 2 |\n| b | x | 3 |"
+    page = (
+        f"# T\n\n<!-- plain cpu -->\n## Plain\n\nWritten by `one`; m.\n\n{table}\n<!-- end of plain cpu -->\n\nrest\n"
+    )
+    again = "## Plain\n\nWritten by `two`.\n\n| Case | Against | ms |\n| :--- | ---: | ---: |\n| a | y | 9 |"
+    found = with_rows(page, "plain cpu", again, "Of these, a: written by `two`.")
+    assert found == page.replace("| a | y | 2 |", "| a | y | 9 |").replace(
+        "`one`; m.\n", "`one`; m.\nOf these, a: written by `two`.\n"
+    )
+    for where, what in ((page.replace("| a | y | 2 |\n", ""), "a | y"), ("# T\n", "plain cpu")):
+        with pytest.raises(SystemExit, match=re.escape(what)):
+            with_rows(where, "plain cpu", again, "")
