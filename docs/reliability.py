@@ -37,7 +37,7 @@ def tests() -> Iterator[Shown]:
         group = (ast.get_docstring(module) or "").split("\n\n")[0].replace("\n", " ").rstrip(".")
         for node in module.body:
             text = ast.get_docstring(node) or "" if isinstance(node, ast.FunctionDef) else ""
-            if text.startswith("Fault"):
+            if text.startswith("Fault:"):
                 assert isinstance(node, ast.FunctionDef)
                 place = str(file.relative_to(ROOT))
                 yield Shown(group, place, node.lineno, node.name, fields_of(text, f"{place}: {node.name}"))
