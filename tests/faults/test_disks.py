@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from distillbench.config import ConfigError
+from distillbench.mlflow_store import TrackingError
 from distillbench.peak_memory import in_fresh_process
 from distillbench.plan import make_plan
 from distillbench.record import read_record, write_atomically
+from distillbench.tracking import sync
 from tests.faults.conftest import CELL, CONFIG, ROOT, plan_of, prepare, results_of, run_job
 
 
@@ -144,3 +146,34 @@ def test_records_stay_readable_on_a_full_disk(tmp_path, one_thread):
         filler.unlink()
         assert len(run_job(more)) == 3
         assert {file: (file.stat().st_mtime_ns, read_record(file)) for file in before} == before
+
+
+def test_the_disk_is_full_when_mlflow_is_synced(tmp_path, one_thread):
+    """Fault: the disk is full when MLflow's SQLite store is written.
+
+    Provoked: the store is on a small file system in memory, which is filled up before and during a sync.
+    Promised: the sync ends with an error that names the store, records are untouched, and with room the next sync
+    writes every run, once.
+    """
+    with mounted(tmp_path / "full", "size=12m"):
+        plan = plan_of(tmp_path / "full/results")
+        prepare(plan)
+        run_job(plan)
+        before = {file: file.read_bytes() for file in plan.paths.records()}
+        filler = fill(tmp_path / "full")
+        with pytest.raises((TrackingError, OSError), match="mlflow") as none:
+            sync(plan.paths.root)
+        assert "full" in str(none.value) or "No space" in str(none.value) or "unable" in str(none.value)
+        filler.unlink()
+        assert sync(plan.paths.root).problems == ()
+        (plan.paths.runs(CELL, "supervised") / "seed-1.json").unlink()
+        run_job(plan)  # another record of this seed: its run is written anew
+        before = {file: file.read_bytes() for file in plan.paths.records()}
+        fill(tmp_path / "full")
+        with pytest.raises((TrackingError, OSError), match="mlflow"):
+            sync(plan.paths.root)
+        filler.unlink()
+        report = sync(plan.paths.root)
+        assert report.problems == () and report.added + report.replaced + report.skipped == 3
+        assert sync(plan.paths.root) == (0, 0, 3, ())
+        assert {file: file.read_bytes() for file in plan.paths.records()} == before

@@ -266,6 +266,29 @@ def test_in_a_moved_results_folder_the_view_is_written_anew_and_the_old_one_kept
     assert sync(moved).skipped == before.added
 
 
+@pytest.mark.parametrize("damage", ["cut short", "pages overwritten"])
+def test_a_store_with_damaged_pages_is_told_to_be_written_anew(results: Path, damage: str) -> None:
+    """Fault: MLflow's SQLite store is cut short, or pages of it are overwritten.
+
+    Provoked: half of the file is cut off; the heads of twenty pages are overwritten.
+    Promised: the store is named with what to do, and after its deletion a sync writes it anew from the records. (SQLite
+    finds what breaks its structure; a number changed within a page is not found, and the records stay the truth.)
+    """
+    sync(results)
+    store = results / "mlflow" / "mlflow.db"
+    content = bytearray(store.read_bytes())
+    if damage == "cut short":
+        content = content[: len(content) // 2]
+    else:
+        for page in range(10, 30):
+            content[page * 4096 : page * 4096 + 16] = b"\xff" * 16
+    store.write_bytes(content)
+    with pytest.raises(TrackingError, match=r"mlflow\.db: .*delete it and sync again"):
+        sync(results)
+    store.unlink()
+    assert sync(results).added == 5
+
+
 def test_a_damaged_store_is_told_to_be_written_anew(results: Path) -> None:
     (results / "mlflow" / "mlflow.db").write_text("no database " * 100)
     with pytest.raises(TrackingError, match=r"mlflow\.db: not an MLflow store .* delete it and sync again"):

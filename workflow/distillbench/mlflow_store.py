@@ -54,12 +54,28 @@ def create_store(store: Path) -> None:
     """Create the database as a draft that is renamed: a kill amid its migrations would leave it unusable."""
     if store.exists():
         experiments(store)  # names a damaged file at once; MLflow would try to open it for 100 seconds
+        _check_pages(store)
         return
     for draft in store.parent.glob(f".{store.name}.*"):
         draft.unlink()
     draft = store.with_name(f".{store.name}.{uuid.uuid4().hex}")
     connect(store_uri(draft)).search_experiments(max_results=1)
+    for ending in ("-wal", "-shm", "-journal"):  # of a store that was deleted: SQLite would play them into the new one
+        store.with_name(store.name + ending).unlink(missing_ok=True)
     draft.replace(store)
+
+
+def _check_pages(store: Path) -> None:
+    """Raises TrackingError where a page of the database is damaged: SQLite finds what breaks its structure."""
+    try:
+        with closing(sqlite3.connect(store)) as database:
+            found = [row[0] for row in database.execute("PRAGMA quick_check(1)")]
+    except sqlite3.DatabaseError as error:
+        found = [str(error)]
+    if found != ["ok"]:
+        raise TrackingError(
+            f"{store}: damaged ({found[0].strip()}): delete it and sync again: the records write it anew"
+        )
 
 
 def experiments(store: Path) -> list[tuple[int, str]]:
