@@ -1,17 +1,17 @@
 """malloc keeps what is freed, with the C library that is there."""
 
 import ctypes
-import itertools
-import resource
+import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from distillbench import allocator
-from distillbench.peak_memory import in_fresh_process
 
 TRIM, THRESHOLD, MAPS = -1, -3, -4
+WORKFLOW = Path(allocator.__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -47,30 +47,34 @@ def test_another_c_library_is_left_alone(monkeypatch, error):
     assert allocator.keep_freed_memory() is False
 
 
-def heap():
-    """What Linux says of the heap's memory: flags of its largest part, and its size and resident part, kB."""
-    allocator.keep_freed_memory()
-    parts = Path("/proc/self/smaps").read_text().split("VmFlags:")
-    found = [(part, after.splitlines()[0]) for part, after in itertools.pairwise(parts) if "[heap]" in part]
-    figures = [
-        {line.split()[0]: int(line.split()[1]) for line in part.splitlines() if line.startswith(("Size:", "Rss:"))}
-        | {"flags": flags.split()}
-        for part, flags in found
-    ]
-    return max(figures, key=lambda each: each["Size:"])
-
-
-def heap_with_little_address_space():
+HEAP = """
+import json, resource, sys
+from pathlib import Path
+from distillbench.allocator import keep_freed_memory
+if sys.argv[1:]:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28), used + (1 << 28)))
-    return heap()
+assert keep_freed_memory()
+rest = Path("/proc/self/smaps").read_text().partition("[heap]")[2]
+flags = [line for line in rest.splitlines() if line.startswith("VmFlags:")][0].split()
+first = rest.partition("VmFlags:")[0]
+sizes = {name: int(first.partition(name)[2].split()[0]) for name in ("Size:", "Rss:")}
+print(json.dumps({**sizes, "flags": flags}))
+"""
+
+
+def heap(*arguments):
+    """Size and resident part, kB, and flags of the heap of a new process."""
+    command = [sys.executable, "-c", HEAP, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(WORKFLOW)})
+    return json.loads(done.stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc and madvise are Linux's")
 def test_the_heap_asks_for_huge_pages_and_takes_address_space_alone():
     if not Path("/sys/kernel/mm/transparent_hugepage").exists():
         pytest.skip("this Linux has no huge pages to ask for")
-    found = in_fresh_process(heap)
+    found = heap()
     assert "hg" in found["flags"]
     assert found["Size:"] > 1e6 and found["Rss:"] < found["Size:"] / 2
-    assert in_fresh_process(heap_with_little_address_space)["Size:"] < 1e6  # and nothing fails
+    assert heap("little address space")["Size:"] < 1e6  # and nothing fails

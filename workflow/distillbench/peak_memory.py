@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+_PR_SET_THP_DISABLE = 41  # of Linux's prctl.h
+
 
 def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> Any:
     """What ``work(*arguments)`` returns (picklable), run in a process that holds nothing but the imported libraries.
@@ -73,9 +75,19 @@ def peak_memory_mb(run: Callable[[], Any], device: torch.device) -> float:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return float("nan")
-    before = _status_kb("VmRSS")
-    run()
-    return max(0, _status_kb("VmHWM") - before) * 1024 / 1e6
+    _huge_pages(False)
+    try:
+        before = _status_kb("VmRSS")
+        run()
+        return max(0, _status_kb("VmHWM") - before) * 1024 / 1e6
+    finally:
+        _huge_pages(True)
+
+
+def _huge_pages(allowed: bool) -> None:
+    """Pages of 2 MB would round what is needed (and a heap may ask for them, see allocator)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, int(not allowed), 0, 0, 0)
 
 
 def _status_kb(name: str) -> int:
