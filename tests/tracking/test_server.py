@@ -40,9 +40,9 @@ class Server:
         self.process = None
 
     def start(self):
-        command = [sys.executable, "-m", "distillbench.server", "--folder", str(self.folder), "--port", str(self.port)]
+        command = [sys.executable, "-m", "distillbench.server", "--folder", self.folder.name, "--port", str(self.port)]
         with (self.folder / "log").open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder.parent)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             assert self.process.poll() is None, (self.folder / "log").read_text()

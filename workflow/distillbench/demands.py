@@ -11,7 +11,6 @@ from distillbench.config import Config, Resources
 from distillbench.paths import Cell
 
 USUAL = Resources(memory_mb=3000, run_minutes=10.0, gpus=0)
-OTHER_MEMORY_MB, OTHER_MINUTES = 3000, 30  # data sets, tables, figures, MLflow: one process without training
 START_MINUTES = 5  # imports, data, writing
 
 
@@ -25,9 +24,6 @@ class Demand(NamedTuple):
     def at(self, attempt: int) -> "Demand":
         """For the n-th attempt at a job: n times the memory and the time."""
         return self._replace(memory_mb=attempt * self.memory_mb, minutes=attempt * self.minutes)
-
-
-OTHER = Demand(OTHER_MEMORY_MB, OTHER_MINUTES, 0)
 
 
 def estimate(config: Config, cell: Cell) -> Resources:

@@ -26,7 +26,7 @@ from typing import Any
 
 from distillbench.mlflow_store import QUIET, TrackingError, check_port
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 _STOP_SECONDS = 20.0
 
 
@@ -42,6 +42,7 @@ def serve(folder: Path, host: str, port: int, allowed_hosts: str | None) -> int:
             "such as --allowed-hosts mlflow.example.org:5000; keep it behind a proxy that speaks HTTPS"
         )
     check_port(port, host)
+    folder = folder.resolve()  # PostgreSQL's programs are run in another working directory
     folder.mkdir(parents=True, exist_ok=True)
     with (
         _postgres(folder / "postgres") as database,
@@ -66,13 +67,13 @@ def _mlflow(folder: Path, database: str, host: str, port: int, allowed_hosts: st
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
     )
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--app-name", "basic-auth"]
-    command += ["--serve-artifacts", "--artifacts-destination", (folder.resolve() / "artifacts").as_uri()]
+    command += ["--serve-artifacts", "--artifacts-destination", (folder / "artifacts").as_uri()]
     command += ["--host", host, "--port", str(port), "--workers", "2"]
     command += ["--allowed-hosts", allowed_hosts] if allowed_hosts else []
     environment = {
         **os.environ,
         **QUIET,
-        "MLFLOW_AUTH_CONFIG_PATH": str(settings.resolve()),
+        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": _kept(folder / "secret-key"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
@@ -98,7 +99,7 @@ def _postgres(data: Path) -> Iterator[str]:
     """PostgreSQL with a cluster in ``data``; the URI of its database ``mlflow``, in which everything is MLflow's."""
     programs, as_user, user = _programs(), *_who(data)
     # a socket's path may have 107 letters; only the owner may go into the folder
-    name = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:12]
+    name = hashlib.sha256(str(data).encode()).hexdigest()[:12]
     sockets = Path(tempfile.gettempdir()) / f"distillbench-postgres-{name}"
     for each in (data, sockets):
         each.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -122,8 +123,8 @@ def _postgres(data: Path) -> Iterator[str]:
             ]
         )
     options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
-    command = [*as_user, programs["postgres"], "-D", str(data.resolve()), *options]
-    with _ending(subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)) as running:  # nosec B603
+    command = [*as_user, programs["postgres"], "-D", str(data), *options]
+    with _ending(subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)) as running:  # nosec
         _wait_until_it_answers(programs, sockets, user, running, data)
         for database in ("mlflow", "mlflow_auth"):
             done = _run([programs["createdb"], "-h", str(sockets), "-U", user, database], check=False)
