@@ -7,7 +7,7 @@ from tests.workflow.conftest import CONFIG, Project
 
 CPUS, MEMORY_MB = 2, 8000
 QUICK = (
-    "--slurm-init-seconds-before-status-checks", "8", "--latency-wait", "10",
+    "--slurm-init-seconds-before-status-checks", "12", "--latency-wait", "10",
     "--default-resources", "mem_mb=2000", "runtime=5", "in_group=1",
 )  # fmt: skip
 DIGITS = {
