@@ -188,6 +188,8 @@ def test_rows_measured_again_take_the_place_of_theirs_and_say_so():
     assert found == page.replace("| a | y | 2 |", "| a | y | 9 |").replace(
         "`one`; m.\n", "`one`; m.\nOf these, a: written by `two`.\n"
     )
+    third = with_rows(found, "plain cpu", again, "Of these, a: written by `three`.")
+    assert third == found.replace("`two`", "`three`")
     for where, what in ((page.replace("| a | y | 2 |\n", ""), "a | y"), ("# T\n", "plain cpu")):
         with pytest.raises(SystemExit, match=re.escape(what)):
             with_rows(where, "plain cpu", again, "")
