@@ -175,5 +175,5 @@ def test_a_method_that_does_not_state_something_is_refused(written, missing):
     path = written(METHOD.replace('paper, tasks, requires = "me2026", ALL_TASKS, frozenset({"logits"})', line))
     with pytest.raises(TypeError, match=f"method Mine states no {missing}"):
         load("method", path)
-    with pytest.raises(AttributeError, match=f"declares no '{missing}'"):
-        getattr(declaration("method", path), missing)
+    with pytest.raises(PluginError, match=rf"mine\.py: class Mine does not state {missing}"):
+        declaration("method", path)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import psutil
 import pytest
 import yaml
@@ -128,3 +129,67 @@ def test_snakemake_is_started_twice_in_one_folder(quiet, project):
     assert len(students) == len(set(students)) == 6, students  # two methods, three seeds
     assert len(json.loads((project.folder / FIRST).with_name("records-0.json").read_text())) == 3
     assert (project.folder / TABLE).read_bytes() == (quiet.folder / TABLE).read_bytes()
+
+
+RAISES = """from distillbench.method import Method
+
+
+class Raises(Method):
+    \"\"\"Has a mistake that shows in the second epoch.\"\"\"
+
+    paper, tasks, requires = "mine2026", frozenset({"multiclass", "graph-multiclass"}), frozenset({"logits"})
+
+    def terms(self, student, teacher, ctx):
+        if ctx.epoch > 0:
+            raise KeyError("no such <b>term</b> | $x_1$")
+        return {"task": ctx.task_loss(student.logits)}
+"""
+# for one seed's teacher and students
+SPLITS = """
+
+    def split(self, data, seed):
+        if seed == 1:
+            raise IndexError("no split")
+        return super().split(data, seed)
+"""
+
+
+def test_runs_that_raise_are_recorded_and_the_rest_goes_on(quiet, project):
+    """Fault: a teacher, or a student, ends with an error (an exception in the code of a plug-in, a model or a library).
+
+    Provoked: a data set that has no split for one of three seeds; a method that raises in the second epoch.
+    Promised: these runs have the status error with the exception as the reason, students of such a teacher are skipped
+    with that reason, the rest goes on to the table. Tracebacks are in the jobs' logs. When the method's file is mended
+    it alone is trained again.
+    """
+    datasets = {**TINY["datasets"], "fragile": TINY["datasets"]["digits"]}
+    config = {**TINY, "datasets": datasets, "methods": {**TINY["methods"], "raises": {}}}
+    (project.folder / "config/test.yaml").write_text(yaml.safe_dump(config))
+    (project.folder / "methods/raises.py").write_text(RAISES)
+    digits = (project.folder / "datasets/digits.py").read_text()
+    (project.folder / "datasets/fragile.py").write_text(digits.rstrip() + SPLITS)
+    output = project.run(TABLE)
+    runs = pd.read_csv(project.folder / "results/tables/runs.csv").set_index(["dataset", "method", "seed"]).sort_index()
+    status, reason = runs["status"], runs["reason"]
+    for method in ("teacher", "supervised", "kd"):
+        assert list(status.loc["digits", method]) == ["ok"] * 3
+    assert list(status.loc["digits", "raises"]) == ["error"] * 3
+    assert list(status.loc["fragile", "teacher"]) == ["ok", "error", "ok"]
+    assert list(status.loc["fragile", "supervised"]) == ["ok", "error", "ok"]
+    assert list(status.loc["fragile", "kd"]) == ["ok", "skipped", "ok"]
+    assert reason["fragile", "teacher", 1] == "IndexError: no split"
+    assert reason["fragile", "kd", 1] == "its teacher has the status error: IndexError: no split"
+    assert reason["digits", "raises", 2] == "KeyError: 'no such <b>term</b> | $x_1$'"
+    assert "digits/csr/gat/raises: 0 of 3 ok (error); seed 0: KeyError" in output
+    log = (project.folder / "results/logs/runs/digits/csr/gat/raises/0.log").read_text()
+    assert log.count("Traceback") == 3 and "methods/raises.py" in log
+    assert "no such &lt;b&gt;term" in (project.folder / "results/tables/comparison.html").read_text()
+
+    before = project.records()
+    (project.folder / "methods/raises.py").write_text(RAISES.replace("ctx.epoch > 0", "False"))
+    project.run(TABLE)
+    after = project.records()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {f"runs/{d}/csr/gat/raises/seed-{s}.json" for d in datasets for s in range(3)}
+    runs = pd.read_csv(project.folder / "results/tables/runs.csv").set_index(["dataset", "method", "seed"]).sort_index()
+    assert list(runs["status"].loc["digits", "raises"]) == ["ok"] * 3

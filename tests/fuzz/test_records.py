@@ -31,7 +31,7 @@ def record(method, seed, **changes):
 
 
 RECORDS = {method: [record(method, seed) for seed in range(SEEDS)] for method in METHODS}
-STATUSES = st.sampled_from(["ok", "diverged", "oom", "timeout", "skipped", "OK", "failed", "", None])
+STATUSES = st.sampled_from(["ok", "diverged", "oom", "timeout", "error", "skipped", "OK", "failed", "", None])
 scores = st.none() | st.floats(0, 1) | st.floats() | st.text(max_size=3)
 CHANGES = {
     "status": STATUSES, "test": scores, "val": scores, "seed": st.integers(-2, 9) | st.booleans(),

@@ -25,8 +25,9 @@ from distillbench.method import Dims, Method, TaskLossOnly
 from distillbench.models import GNN, canonical_state, count_parameters, initialise, initialise_around, load_canonical
 from distillbench.neighbours import static_neighbours
 from distillbench.params import Parameters
-from distillbench.plugins import load
+from distillbench.plugins import PluginError, load
 from distillbench.production import divided, extended, observed, place, with_features, with_labels
+from distillbench.record import RecordError
 from distillbench.seeds import generator
 from distillbench.specs import ModelSpec
 from distillbench.spent import spending
@@ -87,7 +88,9 @@ class Experiment:
         progress: Progress = silent,
         evaluate_test: bool = True,
     ) -> Outcome:
-        """Train and evaluate one seed. What can be expected to go wrong becomes the outcome's status.
+        """Train and evaluate one seed. What goes wrong in it becomes the outcome's status, so that other runs go on.
+
+        Raises what is not of this run alone: a file that cannot be read, written or trusted, and a GPU that has failed.
 
         teacher_outputs: files of the pair's teacher, then of further ones. teacher_weights: of the pair's teacher, for
         methods that run it before training. evaluate_test: without, there is no look at the test part at all, and the
@@ -103,12 +106,18 @@ class Experiment:
             return Outcome("timeout", str(error), error.history)
         except (MemoryError, torch.OutOfMemoryError) as error:
             return Outcome("oom", f"out of memory: {error}")
-        except RuntimeError as error:
-            if "without overflow" in str(error):  # an optimiser's step that no float can hold
-                return Outcome("diverged", str(error))
-            if "can't allocate memory" not in str(error):
+        except (OSError, RecordError, PluginError):
+            raise
+        except Exception as error:
+            message = " ".join(str(error).split())
+            if "CUDA error" in message:  # no later run of this process would do better
                 raise
-            return Outcome("oom", f"out of memory: {str(error).splitlines()[0]}")
+            if "without overflow" in message:  # an optimiser's step that no float can hold
+                return Outcome("diverged", message)
+            if "can't allocate memory" in message:
+                return Outcome("oom", f"out of memory: {str(error).splitlines()[0]}")
+            log.exception("seed %d ends with an error", seed)
+            return Outcome("error", f"{type(error).__name__}: {message}" if message else type(error).__name__)
 
     def _run(
         self,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("distillbench")
 
-# a run with another status (oom, timeout, skipped) is tried again when its job runs again
+# a run with another status (oom, timeout, error, skipped) is tried again when its job runs again
 FINISHED = ("ok", "diverged")
 _ENDINGS = {"weights": "pt", "outputs": "outputs.pt"}
 _DECIDES = ("model", "training", "teacher_model", "protocol", "dataset_params")
@@ -358,4 +358,7 @@ def _summary(records: list[Record]) -> str:
     for part in ("val", "test"):
         scores = [score for record in good if (score := getattr(record, part)) is not None]
         text += f", mean {part} {fmean(scores):.3f}" if scores else ""
+    for record in records:
+        if record.status == "error":  # the first of them; all are in the table, and their tracebacks in the job's log
+            return f"{text}; seed {record.seed}: {record.reason}"
     return text

@@ -25,6 +25,10 @@ _BASES: dict[Kind, tuple[str, str]] = {
     "method": ("distillbench.method", "Method"),
     "dataset": ("distillbench.data", "Dataset"),
 }
+STATED: dict[Kind, tuple[str, ...]] = {
+    "method": ("paper", "tasks", "requires"),
+    "dataset": ("task", "setting", "source", "licence"),
+}
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}"
 _TORCH_FREE = {"distillbench.params", "pydantic", "typing", "enum", "annotated_types", "collections.abc"}
 
@@ -99,8 +103,8 @@ def declaration(kind: Kind, path: Path) -> Declaration:
     """Read what a plug-in declares, without importing torch.
 
     Raises:
-        PluginError: not exactly one plug-in class, a syntax error, or a declaration that uses more than pydantic,
-            typing and distillbench.params.
+        PluginError: not exactly one plug-in class, a syntax error, a declaration that uses more than pydantic, typing
+            and distillbench.params, or one that lacks what every plug-in of its kind states.
     """
     base_name = _BASES[kind][1]
     try:
@@ -126,6 +130,8 @@ def declaration(kind: Kind, path: Path) -> Declaration:
             f"may use only literals, {', '.join(sorted(_TORCH_FREE))}"
         ) from error
     attributes = {k: v for k, v in vars(namespace[plugin.name]).items() if not k.startswith("__")}
+    if missing := [name for name in STATED[kind] if name not in attributes]:
+        raise PluginError(f"{path}: class {plugin.name} does not state {', '.join(missing)}")
     params = attributes.pop("Params", Parameters)
     defines = frozenset(node.name for node in plugin.body if isinstance(node, ast.FunctionDef))
     return Declaration(path, plugin.name, attributes, params, defines)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-Status = Literal["ok", "diverged", "oom", "timeout", "skipped"]
+Status = Literal["ok", "diverged", "oom", "timeout", "error", "skipped"]
 Role = Literal["teacher", "student"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]  # what a column of a table can hold
