@@ -221,7 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = plan.paths.root / "run.json"
     jobs = write_report(report, facts, results, known)
     print(f"\n{table({name: jobs[name] for name in ended})}\n\n{report}")
-    status = 0 if all(result["state"] == "done" for result in results.values()) else 1
+    errors = sum(result.get("statuses", {}).get("error", 0) for result in results.values())
+    status = 0 if all(result["state"] == "done" for result in results.values()) and not errors else 1
     if caught:
         print("Stopped. Finished seeds are kept; the same command goes on from there.")
         status = 128 + caught[0]
