@@ -4,6 +4,7 @@ Such a test's docstring has three paragraphs, Fault, Provoked and Promised, so t
 """
 
 import ast
+import html
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,8 @@ HEADER = """\
 # What happens when something goes wrong
 
 Every row is a test; the page is made from their docstrings by `python docs/reliability.py`, and a test keeps it so.
-Those in `tests/slurm` are run by `make test-slurm`, all others by `make test`.
+Those in `tests/slurm` are run by `make test-slurm`, all others by `make test`; those that mount a small disk need root,
+and say so where they are skipped.
 """
 COLUMNS = "| Fault | How it is provoked | What is promised | Test |\n|:--|:--|:--|:--|\n"
 
@@ -68,11 +70,18 @@ def page() -> str:
         if shown.file != group:
             group = shown.file
             parts.append(f"\n## {shown.group}\n\n{COLUMNS}")
-        texts = [shown.fields[name].replace("|", "\\|") for name in FIELDS]
+        texts = [_in_a_cell(shown.fields[name]) for name in FIELDS]
         cells = [text[0].upper() + text[1:] for text in texts]
         name = shown.test.removeprefix("test_").replace("_", " ")
         parts.append(f"| {' | '.join(cells)} | [{name}](../{shown.file}) |\n")
     return "".join(parts)
+
+
+def _in_a_cell(text: str) -> str:
+    """Markdown that stays in its cell, where what is not in backticks is text and no tag."""
+    parts = text.replace("|", "\\|").split("`")
+    parts[::2] = [html.escape(part, quote=False) for part in parts[::2]]
+    return "`".join(parts)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
+from distillbench.cards import read_card, write_card
 from distillbench.data import DataError, Dataset, GraphData, Split, read_data, symmetric_with_loops, write_data
+from distillbench.record import RecordError, write_sealed
 from distillbench.seeds import derive, generator
 from distillbench.tasks import TASKS
 
@@ -163,12 +165,12 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path, changes):
     assert (found.splits is None) == (data.splits is None)
     assert data.splits is None or torch.equal(found.splits, data.splits)
     assert found.task is data.task
-    card = json.loads((tmp_path / "data.json").read_text())
-    assert (card["name"], card["nodes"], card["graphs"], card["digest"]) == ("toy", 5, 2, data.digest)
+    card = read_card(tmp_path / "data.json")
+    assert (card.name, card.nodes, card.graphs, card.digest) == ("toy", 5, 2, data.digest)
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}/nowhere/data\.\w+: cannot be read .*run snakemake again"):
+    with pytest.raises(DataError, match=rf"{tmp_path}/nowhere/data\.json: .*run snakemake again"):
         read_data(tmp_path / "nowhere")
 
 
@@ -224,19 +226,39 @@ def test_arrays_of_other_data_are_refused(folder, tmp_path):
     ],
 )
 def test_a_card_that_does_not_fit_the_arrays_is_refused(folder, change):
-    card = json.loads((folder / "data.json").read_text())
-    (folder / "data.json").write_text(json.dumps(card | change))
+    write_card(folder / "data.json", read_card(folder / "data.json").model_copy(update=change))
     with pytest.raises(DataError, match=str(folder)):
         read_data(folder)
 
 
-@pytest.mark.parametrize("missing", ["task", "setting", "classes", "digest", "metric"])
-def test_a_card_that_lacks_something_is_named(folder, missing):
-    card = json.loads((folder / "data.json").read_text())
-    del card[missing]
-    (folder / "data.json").write_text(json.dumps(card))
-    with pytest.raises(DataError, match=rf"data\.json: cannot be read .*{missing}"):
-        read_data(folder)
+@pytest.mark.parametrize("change", [{"classes": 18}, {"resplit": True}, {"setting": "transductive"}, {"source": "?"}])
+def test_no_altered_card_is_read(folder, change):
+    """Fault: the description of a stored data set is altered, by a flipped bit or by hand.
+
+    Provoked: the number of classes, the setting, the source, or whether splits are redrawn is changed in its file.
+    Promised: it is refused by its name with what to do, by training and by tables.
+    """
+    file = folder / "data.json"
+    written = json.loads(file.read_text())
+    assert written != written | change
+    file.write_text(json.dumps(written | change))
+    for read, of in ((read_data, folder), (read_card, file)):
+        with pytest.raises(ValueError, match=r"data\.json: .*checksum does not match.*run snakemake again"):
+            read(of)
+
+
+def test_a_card_of_another_version_is_named(folder):
+    file = folder / "data.json"
+    content = read_card(file).model_dump()
+    for changed, problem in (
+        ({key: value for key, value in content.items() if key != "resplit"}, "resplit: Field required"),
+        ({**content, "more": 1}, "more: Extra inputs"),
+        ({**content, "classes": "3"}, "classes: Input should be a valid integer"),
+        ({**content, "provenance": {}}, "provenance: .*canonical"),
+    ):
+        write_sealed(file, changed)
+        with pytest.raises(RecordError, match=rf"data\.json: not the card .*{problem}.*run snakemake again"):
+            read_card(file)
 
 
 def test_arrays_are_never_unpickled(folder):
@@ -310,7 +332,7 @@ def test_published_splits_that_lack_a_part_or_that_the_class_does_not_state_are_
 def test_published_splits_are_in_the_card_and_not_in_a_graph_by_itself(tmp_path):
     toy, data = published([[0, 0, 1, 2, 2]] * 3)
     write_data(tmp_path, "toy", toy, data)
-    assert json.loads((tmp_path / "data.json").read_text())["resplit"] is True
+    assert read_card(tmp_path / "data.json").resplit
     assert data.graph(0).splits is None
     assert toy.split(read_data(tmp_path), 1).sizes() == {"train": 2, "val": 1, "test": 2}
 

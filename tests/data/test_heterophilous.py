@@ -1,7 +1,6 @@
 """Actor, Chameleon, Squirrel, Tolokers, Minesweeper: the files' counts and splits, and what is wrong named."""
 
 import io
-import json
 import os
 import re
 import urllib.error
@@ -15,6 +14,7 @@ import torch_geometric.data
 from sklearn.metrics import roc_auc_score
 
 from distillbench import archives, paired, stats
+from distillbench.cards import read_card
 from distillbench.data import DataError, read_data, write_data
 from distillbench.plugins import declaration, load
 
@@ -121,16 +121,16 @@ def test_what_is_written_is_read_with_splits_metric_and_correction(loaded, name,
     found = read_data(tmp_path)
     assert found.digest == data.digest
     assert torch.equal(found.splits, data.splits)
-    card = json.loads((tmp_path / "data.json").read_text())
-    assert card["resplit"] is True
-    assert card["metric"] == {"actor": "accuracy", "minesweeper": "roc_auc"}[name]
-    assert (found.task.metric_name, found.task.name) == (card["metric"], "multiclass")
+    card = read_card(tmp_path / "data.json")
+    assert card.resplit is True
+    assert card.metric == {"actor": "accuracy", "minesweeper": "roc_auc"}[name]
+    assert (found.task.metric_name, found.task.name) == (card.metric, "multiclass")
 
 
 def test_runs_on_ten_splits_get_the_corrected_test(loaded, tmp_path):
     dataset, data, _ = loaded("chameleon")
     write_data(tmp_path, "chameleon", dataset, data)
-    card = json.loads((tmp_path / "data.json").read_text())
+    card = read_card(tmp_path / "data.json")
     up = np.linspace(0.01, 0.03, 10)
     rows = []
     for seed in range(10):
@@ -138,8 +138,8 @@ def test_runs_on_ten_splits_get_the_corrected_test(loaded, tmp_path):
         for method, test in (("supervised", 0.4), ("kd", 0.4 + up[seed])):
             rows.append({
                 "dataset": "chameleon", "backend": "pyg", "pair": "gat", "method": method, "role": "student",
-                "seed": seed, "status": "ok", "reason": "", "metric": card["metric"], "test": test, "params": 1,
-                "resplit": card["resplit"], "n_train": sizes["train"], "n_test": sizes["test"],
+                "seed": seed, "status": "ok", "reason": "", "metric": card.metric, "test": test, "params": 1,
+                "resplit": card.resplit, "n_train": sizes["train"], "n_test": sizes["test"],
             })  # fmt: skip
     found = stats.compare(pd.DataFrame(rows)).set_index("method").loc["kd"]
     ratio = np.mean([row["n_test"] / row["n_train"] for row in rows])

@@ -2,7 +2,6 @@
 
 import gzip
 import importlib.util
-import json
 import re
 import sys
 import urllib.error
@@ -15,6 +14,7 @@ import torch_geometric.data
 from sklearn.metrics import roc_auc_score
 
 from distillbench import ogb_files
+from distillbench.cards import read_card
 from distillbench.data import DataError, read_data, write_data
 from distillbench.plugins import declaration, load
 
@@ -117,8 +117,8 @@ def test_molecules_are_scored_by_roc_auc(written, tmp_path):
     logits = torch.tensor([[0.0, 1], [0, 2], [0, 1.5]])
     assert data.task.metrics(logits, data.y)["roc_auc"] == roc_auc_score(data.y, logits[:, 1]) == 1.0
     write_data(tmp_path / "written", "my-ogbg-molhiv", dataset, data)
-    card = json.loads((tmp_path / "written" / "data.json").read_text())
-    assert (card["task"], card["metric"], card["resplit"]) == ("graph-multiclass", "roc_auc", False)
+    card = read_card(tmp_path / "written" / "data.json")
+    assert (card.task, card.metric, card.resplit) == ("graph-multiclass", "roc_auc", False)
     assert read_data(tmp_path / "written").task is data.task
     assert declaration("dataset", ROOT / "datasets" / "ogbg_molhiv.py").metric == "roc_auc"
 

@@ -2,17 +2,20 @@
 
 import contextlib
 import errno
+import itertools
 import resource
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from distillbench import jobs, train
 from distillbench.config import ConfigError
 from distillbench.mlflow_store import TrackingError
 from distillbench.peak_memory import in_fresh_process
-from distillbench.plan import make_plan
+from distillbench.plan import Plan, make_plan
 from distillbench.record import read_record, write_atomically
 from distillbench.tracking import sync
 from tests.faults.conftest import CELL, CONFIG, ROOT, plan_of, prepare, results_of, run_job
@@ -41,28 +44,63 @@ def fill(folder: Path) -> Path:
     return filler
 
 
-def test_the_disk_is_full_when_a_record_is_written(tmp_path, one_thread):
-    """Fault: the disk is full when a run's files are written.
-
-    Provoked: the results folder is a small file system in memory, filled up after the data set is written.
-    Promised: the job fails with the file's name and the room that is left, nothing half-written is there, and once
-    there is room a second run has the result of a quiet one.
-    """
+@pytest.fixture
+def small(tmp_path, one_thread):
+    """A plan whose results are on a small disk, with the data and the teachers; and what its job ends in elsewhere."""
     quiet = plan_of(tmp_path / "quiet/results")
     prepare(quiet)
     expected = results_of(run_job(quiet))
-    with mounted(tmp_path / "full", "size=8m"):
-        plan = plan_of(tmp_path / "full/results")
+    with mounted(tmp_path / "small", "size=8m"):
+        plan = plan_of(tmp_path / "small/results")
         prepare(plan)
         run_job(plan, "teacher")
-        filler = fill(tmp_path / "full")
-        with pytest.raises(OSError, match=r"seed-0\.\S+: No space left on device, 0\.0 MB free") as caught:
-            run_job(plan)
-        assert caught.value.errno == errno.ENOSPC
-        folder = plan.paths.runs(CELL, "supervised")
-        assert not [file for file in folder.iterdir() if file.stat().st_size and not file.name.endswith(".lock")]
-        filler.unlink()
-        assert results_of(run_job(plan)) == expected
+        yield plan, expected
+
+
+def filling_up(write: Callable[..., None], disk: Path, when: Callable[[int], bool]) -> Callable[..., None]:
+    """``write``, for whose calls of certain numbers, from 1 on, the disk is full."""
+    calls = itertools.count(1)
+
+    def full(path, content):
+        filler = fill(disk) if when(next(calls)) else None
+        try:
+            write(path, content)
+        finally:
+            if filler:
+                filler.unlink()
+
+    return full
+
+
+def left_in(plan: Plan) -> set[str]:
+    """What is in the job's folder, but empty files and the lock."""
+    folder = plan.paths.runs(CELL, "supervised")
+    return {file.name for file in folder.iterdir() if file.stat().st_size and not file.name.endswith(".lock")}
+
+
+@pytest.mark.parametrize("name", ["write_atomically", "write_record", "write_shard"])
+def test_the_disk_is_full_when_a_runs_files_are_written(small, monkeypatch, name):
+    """Fault: the disk is full when a run's weights, its record, or the job's file of records is written.
+
+    Provoked: the results folder is a small file system in memory, which is filled up before the first weights, before
+    the second record, and before the file of records.
+    Promised: the job fails with the file's name and the room that is left, nothing half-written is there, and once
+    there is room a second run has the result of a quiet one, without training a finished seed again.
+    """
+    plan, expected = small
+    disk, first = plan.paths.root.parent, {"write_atomically": 1, "write_record": 2, "write_shard": 1}[name]
+    write = getattr(jobs, name)
+    monkeypatch.setattr(jobs, name, filling_up(write, disk, lambda call: call == first))
+    file = {"write_atomically": r"seed-0\.pt", "write_record": r"seed-1\.json", "write_shard": r"records-0\.json"}[name]
+    with pytest.raises(OSError, match=rf"{file}: No space left on device, 0\.0 MB free") as caught:
+        run_job(plan)
+    assert caught.value.errno == errno.ENOSPC
+    finished = {"write_atomically": 0, "write_record": 1, "write_shard": 3}[name]
+    records = {name for name in left_in(plan) if name.endswith(".json")}
+    assert records == {f"seed-{seed}.json" for seed in range(finished)}
+    before = {name: (plan.paths.runs(CELL, "supervised") / name).stat().st_mtime_ns for name in records}
+    assert results_of(run_job(plan)) == expected
+    assert {name: (plan.paths.runs(CELL, "supervised") / name).stat().st_mtime_ns for name in records} == before
 
 
 @pytest.mark.parametrize("room", [0, 1, 1000])
@@ -89,24 +127,17 @@ def test_a_write_that_finds_no_room_leaves_what_was_there(tmp_path, room):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_checkpoint_that_finds_no_room_does_not_end_the_run(plan, monkeypatch, caplog):
+def test_a_checkpoint_that_finds_no_room_does_not_end_the_run(small, monkeypatch, caplog):
     """Fault: the disk is full when a checkpoint is written.
 
-    Provoked: every write of a checkpoint fails for want of room.
+    Provoked: the results folder is a small file system in memory, which is filled up before every checkpoint.
     Promised: the run goes on without it, with the same result; the job's log says so.
     """
-    quiet = results_of(run_job(plan))
-    for file in plan.paths.runs(CELL, "supervised").glob("*"):
-        file.unlink()
-    asked = []
-
-    def full(path, content):
-        asked.append(path)
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr("distillbench.train.write_atomically", full)
-    assert results_of(run_job(plan)) == quiet
-    assert asked and "no checkpoint is written" in caplog.text and "No space left on device" in caplog.text
+    plan, expected = small
+    full = filling_up(train.write_atomically, plan.paths.root.parent, lambda call: True)
+    monkeypatch.setattr(train, "write_atomically", full)
+    assert results_of(run_job(plan)) == expected
+    assert "no checkpoint is written" in caplog.text and "checkpoint.pt: No space left on device" in caplog.text
 
 
 def test_the_results_folder_cannot_be_written(tmp_path):
@@ -155,21 +186,21 @@ def test_the_disk_is_full_when_mlflow_is_synced(tmp_path, one_thread):
     Promised: the sync ends with an error that names the store, records are untouched, and with room the next sync
     writes every run, once.
     """
-    with mounted(tmp_path / "full", "size=12m"):
-        plan = plan_of(tmp_path / "full/results")
+    with mounted(tmp_path / "small", "size=12m"):
+        plan = plan_of(tmp_path / "small/results")
         prepare(plan)
         run_job(plan)
         before = {file: file.read_bytes() for file in plan.paths.records()}
-        filler = fill(tmp_path / "full")
+        filler = fill(tmp_path / "small")
         with pytest.raises((TrackingError, OSError), match="mlflow") as none:
             sync(plan.paths.root)
-        assert "full" in str(none.value) or "No space" in str(none.value) or "unable" in str(none.value)
+        assert "database or disk is full" in str(none.value) or "No space" in str(none.value)
         filler.unlink()
         assert sync(plan.paths.root).problems == ()
         (plan.paths.runs(CELL, "supervised") / "seed-1.json").unlink()
         run_job(plan)  # another record of this seed: its run is written anew
         before = {file: file.read_bytes() for file in plan.paths.records()}
-        fill(tmp_path / "full")
+        fill(tmp_path / "small")
         with pytest.raises((TrackingError, OSError), match="mlflow"):
             sync(plan.paths.root)
         filler.unlink()

@@ -1,5 +1,6 @@
 """Processes that are killed, and clocks that jump"""
 
+import itertools
 import random
 import shutil
 import time
@@ -56,20 +57,21 @@ def test_a_training_process_is_killed_at_random_moments(plan, tmp_path):
 def test_the_clock_jumps_in_the_middle_of_a_run(plan, monkeypatch):
     """Fault: the system's clock jumps by a day, back or ahead, while a run trains.
 
-    Provoked: the clock that records are dated by jumps before each reading, once into the past, then into the future.
+    Provoked: every clock of the system but the one that never jumps does so before each reading, once into the past,
+    then into the future.
     Promised: no time budget is exceeded by it, durations are those of a clock that never jumps, no run ends before it
     began, and results are the same.
     """
     quiet = results_of(run_job(plan))
     shutil.rmtree(plan.paths.runs(CELL, "supervised"))
     for days in (-1, 1):
-        readings = iter(range(1, 100))
+        readings, jumps = iter(range(1, 100)), itertools.count(1)
         now = datetime.now(UTC)
         dated = lambda now=now, days=days, readings=readings: (now + timedelta(days=days * next(readings))).isoformat(  # noqa: E731
             timespec="milliseconds"
         )
         monkeypatch.setattr("distillbench.jobs.utc_now", dated)
-        monkeypatch.setattr(time, "time", lambda: 1e9)
+        monkeypatch.setattr(time, "time", lambda days=days, jumps=jumps: 1e9 + 86400 * days * next(jumps))
         records = run_job(plan)
         shutil.rmtree(plan.paths.runs(CELL, "supervised"))
         assert results_of(records) == quiet

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillbench.cards import read_card
 from distillbench.data import DataError, Dataset, GraphData, read_data, write_data
 from distillbench.plugins import load
 from tests.fuzz.conftest import cases
@@ -273,6 +274,7 @@ def test_changed_prepared_data_are_the_same_data_or_named(data):
         whole = dataset.load()
         folder = path.parent / "prepared"
         write_data(folder, "mine", dataset, whole)
+        card = read_card(folder / "data.json")
         file = folder / data.draw(st.sampled_from(["data.npz", "data.json"]))
         file.write_bytes(data.draw(damaged(file.read_bytes())))
         try:
@@ -285,3 +287,4 @@ def test_changed_prepared_data_are_the_same_data_or_named(data):
             assert torch.equal(found.x, whole.x) and torch.equal(found.edge_index, whole.edge_index)
             assert torch.equal(found.y, whole.y) and torch.equal(found.splits, whole.splits)
             assert (found.task_name, found.num_classes, found.metric) == ("multiclass", 2, "roc_auc")
+            assert read_card(folder / "data.json") == card

@@ -32,6 +32,7 @@ def record(method, seed, **changes):
 
 RECORDS = {method: [record(method, seed) for seed in range(SEEDS)] for method in METHODS}
 STATUSES = st.sampled_from(["ok", "diverged", "oom", "timeout", "error", "skipped", "OK", "failed", "", None])
+MOMENTS = st.sampled_from(["", "2026-01-02T03:04:05.000+00:00", "2026-01-02", "soon", "9999", None, 0])
 scores = st.none() | st.floats(0, 1) | st.floats() | st.text(max_size=3)
 CHANGES = {
     "status": STATUSES, "test": scores, "val": scores, "seed": st.integers(-2, 9) | st.booleans(),
@@ -39,7 +40,9 @@ CHANGES = {
     "method": st.sampled_from([*METHODS, "lsp", "../up"]), "role": st.sampled_from(["teacher", "student", "boss"]),
     "dataset": st.sampled_from(["digits", "cora"]), "params": st.integers() | st.none(), "resplit": st.booleans(),
     "train_seconds": st.floats() | st.none(), "environment": st.just({}), "split_sizes": st.just({}),
-    "digests": st.just({}), "extra": st.integers(), "hyperparameters": st.just({"a": 1}),
+    "digests": st.just({}), "started": MOMENTS, "ended": MOMENTS,
+    "test_metrics": st.dictionaries(st.sampled_from(["roc_auc", "accuracy_seen"]), scores),
+    "extra": st.integers(), "hyperparameters": st.just({"a": 1}),
 }  # fmt: skip
 
 

@@ -240,6 +240,15 @@ def test_folders_that_are_no_names_are_refused(key, folder):
         make_plan(values, ["config/mine.yaml"], ROOT)
 
 
+@pytest.mark.parametrize("key", ["results", "plugins"])
+def test_links_that_lead_round_in_a_circle_are_refused(key, tmp_path):
+    folder = tmp_path / "loop"
+    folder.symlink_to(folder)
+    values = {**SMOKE, key: [str(folder)] if key == "plugins" else str(folder)}
+    with pytest.raises(ConfigError, match=rf"config/mine\.yaml:\n  {key}: '{folder}': "):
+        make_plan(values, ["config/mine.yaml"], ROOT)
+
+
 @pytest.mark.parametrize("folder", [".", "..", "/", "methods", "workflow/distillbench/../scripts", ".git/x"])
 def test_results_never_replace_the_projects_own_files(folder, monkeypatch):
     """Fault: the results folder is the project's own, one above it, or one of its source folders.

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from distillbench import experiment
 from distillbench.data import write_data
 from distillbench.plugins import load
 
@@ -13,7 +15,6 @@ ROOT = Path(__file__).parents[2]
 CODE = """
 import resource, sys
 from pathlib import Path
-from distillbench.experiment import Experiment
 model = {"model": "mlp", "hidden": int(sys.argv[2])}
 params = {"backend": "pyg", "dataset_file": sys.argv[3], "dataset_params": {}, "model": model}
 params |= {"training": {"epochs": 1}, "protocol": {}}
@@ -39,3 +40,36 @@ def test_an_allocation_that_fails_is_out_of_memory(tmp_path, hidden, status):
     environment = {"PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert f"Outcome(status='{status}'" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_what_is_not_finite_after_training_is_no_result(tmp_path, one_thread, monkeypatch, role):
+    """Fault: a trained model gives NaN or infinite numbers on the test part, or a teacher does for its students.
+
+    Provoked: a student sees features near the largest float in the test graphs only; a NaN is put into what a trained
+    teacher hands to its students.
+    Promised: the run has the status diverged with that reason, and no score; a NaN has an argmax, too.
+    """
+    file = ROOT / "datasets/synthetic.py"
+    plugin = load("dataset", file)
+    dataset = plugin(plugin.Params())
+    data = dataset.load()
+    model = {"model": "mlp", "hidden": 8}
+    params = {"backend": "csr", "dataset_file": str(file), "dataset_params": {}, "model": model}
+    params |= {"training": {"epochs": 2}, "protocol": {}}
+    if role == "student":
+        x = data.x.clone()
+        x[data.graph_ptr[data.split.test[0]] :] = 3e38
+        data = replace(data, x=x)
+        supervised = {"supervised": str(ROOT / "methods/supervised.py")}
+        params |= {"teacher_model": model, "method": {"files": supervised, "params": {}, "requires": []}}
+        said = "predictions on the test part are not finite"
+    else:
+        whole = experiment.teacher_outputs
+        damaged = lambda *of: replace(found := whole(*of), hidden=(found.hidden[0] * float("nan"), *found.hidden[1:]))  # noqa: E731
+        monkeypatch.setattr(experiment, "teacher_outputs", damaged)
+        said = "outputs for students are not finite"
+    write_data(tmp_path, "synthetic", dataset, data)
+    outcome = experiment.Experiment(params, tmp_path).run(0)
+    assert (outcome.status, outcome.reason) == ("diverged", said)
+    assert outcome.test is None and outcome.weights is None and len(outcome.history) == 2

@@ -1,6 +1,7 @@
 """The page of faults is what the tests' docstrings say."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def test_every_cell_stays_one_cell():
     for line in reliability.page().splitlines():
         if line.startswith("|"):
             assert line.replace(r"\|", "").count("|") == 5
+            assert not re.search(r"<\w", "".join(line.split("`")[::2])), "a tag would be read as one"
 
 
 @pytest.mark.parametrize(

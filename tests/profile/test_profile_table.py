@@ -1,6 +1,5 @@
 """The table of profiles as a reader sees it: legible figures, flags, and reasons where there is none."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +8,7 @@ import pytest
 from distillbench.pareto import pareto_table
 from distillbench.profile_table import COLUMNS, SIZE, SPEED, notes, profile_row
 from distillbench.publish import _costs
+from distillbench.record import RecordError, write_sealed
 from distillbench.report_tables import profiles_tables, read_table
 from distillbench.reports import collect_profiles
 from distillbench.tables import write_csv
@@ -124,7 +124,7 @@ def test_where_every_profile_was_skipped_the_scores_are_compared_all_the_same(tm
     files = []
     for role in ("teacher", "student"):
         files.append(str(tmp_path / f"{role}.json"))
-        Path(files[-1]).write_text(json.dumps(skipped(role)))
+        write_sealed(Path(files[-1]), skipped(role))
     collect_profiles(files, str(tmp_path / "profiles.csv"))
     run = {
         "dataset": "toy", "backend": "dgl", "pair": "gat", "method": "kd", "role": "student", "seed": 0, "status": "ok",
@@ -156,8 +156,20 @@ def test_the_document_has_both_tables_and_their_notes(tmp_path):
 
 
 def test_a_profile_without_a_model_is_corrupt(tmp_path):
-    from distillbench.record import RecordError
-
-    (tmp_path / "student.json").write_text('{"dataset": "toy"}')
+    write_sealed(tmp_path / "student.json", {"dataset": "toy"})
     with pytest.raises(RecordError, match=r"student\.json: corrupt profile"):
         collect_profiles([str(tmp_path / "student.json")], str(tmp_path / "profiles.csv"))
+
+
+def test_an_altered_profile_is_named(tmp_path):
+    """Fault: a stored profile is altered or damaged.
+
+    Provoked: a number in it is changed; it holds another kind of JSON.
+    Promised: it is refused by its name with what to do.
+    """
+    file = tmp_path / "student.json"
+    write_sealed(file, skipped("student") | {"params": 10})
+    for text in (file.read_text().replace("10", "11"), "[]", "null", '"a"', "[1]", ""):
+        file.write_text(text)
+        with pytest.raises(RecordError, match=r"student\.json: corrupt .*run snakemake again"):
+            collect_profiles([str(file)], str(tmp_path / "profiles.csv"))

@@ -1,7 +1,6 @@
 """A small finished run to report on, with everything a page may have to show, and rows of a comparison."""
 
 import base64
-import json
 import math
 from pathlib import Path
 
@@ -9,10 +8,12 @@ import pandas as pd
 import pytest
 
 from distillbench import libraries, stats
+from distillbench.cards import write_card
 from distillbench.plan import make_plan
 from distillbench.record import Record, write_shard
 from distillbench.report_facts import facts_of
 from distillbench.tables import runs_table, write_csv, write_runs
+from tests.cards import card_of
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<img src=x onerror=alert(1)>&b"
@@ -79,9 +80,8 @@ def write_results(folder, records):
     write_csv(stats.compare(runs), tables / "comparison.csv")
     write_csv(libraries.equivalence(runs), tables / "equivalence.csv")
     for dataset in pd.unique(runs["dataset"]):
-        card = {"name": dataset, "source": "made here", "nodes": 1797, "classes": 10, "licence": "MIT"}
-        (folder / "data" / dataset).mkdir(parents=True, exist_ok=True)
-        (folder / "data" / dataset / "data.json").write_text(json.dumps(card | {"provenance": {"remark": "a remark"}}))
+        provenance = {"canonical": False, "remark": "a remark"}
+        write_card(folder / "data" / dataset / "data.json", card_of(name=dataset, provenance=provenance))
     return folder
 
 

@@ -69,7 +69,12 @@ def test_every_section_is_there_and_in_the_contents(page):
 def test_it_says_what_was_run(page):
     for text in ("128 runs, 126 finished", "8 seeds", "PyG and DGL", "2026-01-02 03:04 to 2026-01-02 03:05 UTC"):
         assert text in page.text
-    for text in ("1,797 nodes, 10 classes", "50 train, 300 val, 1,447 test", "made here", "a remark"):
+    for text in (
+        "1,797 nodes, 20,000 edges, 1 graph, 64 features",
+        "50 train, 300 val, 1,447 test",
+        "made here",
+        "a remark",
+    ):
         assert text in page.text
     assert "gat, tap before, hidden 8, layers 2, heads 2" in page.text
     assert "Local structure preserving distillation (LSP); Knowledge distillation by soft labels (KD)" in page.text

@@ -243,4 +243,4 @@ def test_runs_that_cannot_be_read_are_a_sentence_and_no_traceback(tmp_path, caps
     assert "did you mean 'supervised'?" in capsys.readouterr().err
     (tmp_path / "tables" / "runs.parquet").write_bytes(b"no parquet")
     assert pw.main(["--results", str(results)]) == 1
-    assert "corrupt table of runs" in capsys.readouterr().err
+    assert "corrupt table: " in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """Our runs beside published ones: every verdict, on numbers small enough to check by hand."""
 
-import json
 import math
 import re
 import subprocess
@@ -11,12 +10,14 @@ import pandas as pd
 import pytest
 
 from distillbench import reproduce, tables
+from distillbench.cards import write_card
 from distillbench.claims import COLUMNS, PUBLISHED, ClaimsError, matching, mismatch, read_claims
 from distillbench.record import Record, RecordError
+from tests.cards import card_of
 
 HEADER = ",".join(COLUMNS)
 PPI = {"dataset": "ppi", "pair": "gat", "teacher": "gat-3l", "student": "gat-5l", "sources": [], "methods": {}}
-CARD = {"name": "ppi", "dataset": "ppi", "provenance": {"canonical": True, "remark": ""}}
+CARD = card_of(name="ppi", dataset="ppi")
 T2, T9 = 4.302652729749464, 2.2621571627982053  # Student's t, 97.5%, 2 and 9 degrees of freedom
 
 
@@ -192,7 +193,7 @@ def test_data_that_are_not_the_published_ones_make_every_row_not_comparable(tmp_
         "lsp,micro_f1,96,,1,no,",
         "at,micro_f1,9,,1,yes,",
     )
-    card = {**CARD, "provenance": {"canonical": False, "remark": "another build of the graphs"}}
+    card = CARD.model_copy(update={"provenance": {"canonical": False, "remark": "another build of the graphs"}})
     rows = compared(runs_of(supervised=[95] * 3, kd=[96] * 3, lsp=[96] * 3), claims_of(tmp_path, *lines), card=card)
     assert set(rows["verdict"]) == {"not comparable"} and len(rows) == 7
     assert rows["reason"].str.startswith("another build of the graphs").all()
@@ -344,8 +345,8 @@ def test_other_columns_are_refused(tmp_path):
 def written(tmp_path):
     """The rule's function, on files; returns what it says and the three files' texts."""
 
-    def write(runs, pairs, **card):
-        (tmp_path / "data.json").write_text(json.dumps({**CARD, **card}))
+    def write(runs, pairs, **fields):
+        write_card(tmp_path / "data.json", card_of(**{"name": "ppi", "dataset": "ppi", **fields}))
         tables.write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
         outputs = {name: tmp_path / f"reproduction.{name}" for name in ("csv", "html", "markdown")}
         texts = {name: str(path) for name, path in outputs.items()}
@@ -410,10 +411,9 @@ def test_without_pairs_the_table_is_empty_and_says_so(written):
     assert files["csv"].strip() == ",".join(reproduce.COLUMNS)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"name": "ppi"}', '{"dataset": "ppi", "provenance": {}}'])
-def test_a_card_without_provenance_is_named(tmp_path, text):
-    (tmp_path / "data.json").write_text(text)
-    with pytest.raises(RecordError, match=r"data\.json: no data card.*snakemake"):
+def test_a_damaged_card_is_named(tmp_path):
+    (tmp_path / "data.json").write_text("{}")
+    with pytest.raises(RecordError, match=r"data\.json: .*run snakemake again"):
         reproduce.reproduce("runs.parquet", [str(tmp_path / "data.json")], [], {})
 
 

@@ -109,8 +109,27 @@ def test_a_corrupt_table_is_named(tmp_path, damage):
         damage = path.read_bytes()[:-100]
     if damage != "columns":
         path.write_bytes(damage)
-    with pytest.raises(RecordError, match=r"runs\.parquet: corrupt table of runs.*snakemake"):
+    with pytest.raises(RecordError, match=r"runs\.parquet: corrupt table: .*snakemake"):
         tables.read_runs(path)
+
+
+def test_no_flipped_bit_of_a_table_goes_unnoticed(tmp_path):
+    """Fault: a bit is flipped in the stored table of runs.
+
+    Provoked: 300 bits all over the file are flipped, one at a time.
+    Promised: what is read is what was written, or the file is refused by name with what to do.
+    """
+    path, runs = tmp_path / "runs.parquet", tables.runs_table(records())
+    tables.write_runs(runs, tmp_path / "runs.csv", path)
+    content, refused = path.read_bytes(), 0
+    for place in range(0, len(content), max(1, len(content) // 300)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
+        try:
+            pd.testing.assert_frame_equal(tables.read_runs(path), runs)
+        except RecordError as error:
+            assert "runs.parquet: corrupt table: " in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 100
 
 
 def test_a_missing_table_is_a_missing_file(tmp_path):

@@ -165,6 +165,33 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_epoch_and_term(run_of,
         run.fit(5)
 
 
+class Mistaken(Method):
+    """Terms that are no losses."""
+
+    paper, tasks, requires = "none", ALL_TASKS, frozenset()
+
+    class Params(Parameters):
+        what: str
+
+    def terms(self, student, teacher, ctx):
+        wrong = {"empty": {}, "nothing": None, "rows": {"rows": student.logits.sum(1)}, "number": {"number": 1.0}}
+        return wrong[self.params.what]
+
+
+@pytest.mark.parametrize(
+    "what, said",
+    [
+        ("empty", "terms returned {}, not scalar losses by name"),
+        ("nothing", "terms returned None"),
+        ("rows", r"term 'rows' is a tensor of shape \[\d+\], not a scalar tensor"),
+        ("number", "term 'number' is 1.0, not a scalar tensor"),
+    ],
+)
+def test_a_method_whose_terms_are_no_losses_is_named_with_the_term(run_of, what, said):
+    with pytest.raises(TypeError, match=f"method Mistaken: {said}"):
+        run_of("multiclass", method=Mistaken, what=what).fit(1)
+
+
 def test_predictions_that_are_not_finite_end_the_run(run_of):
     run = run_of("multiclass")
     with pytest.raises(DivergedError, match="epoch"):

@@ -121,7 +121,7 @@ def test_a_student_of_the_production_setting_learns_from_the_teacher_of_that_set
     assert outcome.status == "ok"
     assert {"accuracy_seen", "accuracy_unseen"} <= set(outcome.test_metrics)
     other = experiment(digits, backend, "transductive", "glnn")
-    outcome = other.run(0, teacher_outputs=[tmp_path / "outputs.pt"])  # its graph has more nodes than the teacher has seen
+    outcome = other.run(0, teacher_outputs=[tmp_path / "outputs.pt"])  # whose graph has fewer nodes
     assert outcome.status == "error" and "size of tensor" in outcome.reason
 
 

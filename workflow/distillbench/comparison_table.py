@@ -7,7 +7,6 @@ seeds failed.
 import html as markup
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,16 @@ from distillbench.latex import latex_tables
 from distillbench.paired import ALPHA, DELTA, MIN_SEEDS
 from distillbench.record import write_atomically
 from distillbench.stats import MIXED
-from distillbench.tables import NOTHING, backend_label, markdown_text, metric_label, signed, table_row, write_csv
+from distillbench.tables import (
+    NOTHING,
+    backend_label,
+    markdown_text,
+    metric_label,
+    signed,
+    table_row,
+    write_csv,
+    write_parquet,
+)
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LEFT = ("Method", "Verdict")
@@ -70,10 +78,8 @@ def write_comparison(
     """
     explained = _explanations(comparison, alpha, delta, family, min_seeds)
     shown = _shown(comparison, [*explained, *remarks])
-    buffer = BytesIO()
-    comparison.to_parquet(buffer, index=False)
     write_csv(comparison, csv)
-    write_atomically(parquet, buffer.getvalue())
+    write_parquet(comparison, parquet)
     write_atomically(html, _html(shown))
     write_atomically(tex, _latex(shown))
     write_atomically(markdown, _markdown(shown))

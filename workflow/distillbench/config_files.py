@@ -45,8 +45,8 @@ def folder_problem(results: str, plugins: Sequence[str], root: Path) -> str | No
         try:
             found = Path(given).resolve()
             is_folder = found.is_dir()
-        except OSError as error:
-            return f"{key}: {given!r}: {error.strerror}"
+        except (OSError, RuntimeError) as error:  # the latter: links that lead round in a circle, up to Python 3.12
+            return f"{key}: {given!r}: {getattr(error, 'strerror', error)}"
         if key == "plugins" and not is_folder:
             return f"plugins: {given!r}: {found} is no folder"
         own = root.resolve()

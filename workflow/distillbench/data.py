@@ -7,7 +7,6 @@ by a digest of its content. Splits that are drawn per seed are drawn from it whe
 import hashlib
 import io
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -19,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distillbench.cards import Card, read_card, write_card
 from distillbench.params import METRICS, Parameters, Setting, TaskName
-from distillbench.record import write_atomically
+from distillbench.record import RecordError, write_atomically
 from distillbench.seeds import generator
 from distillbench.tasks import OTHER_METRICS, TASKS, Task, task_of
 
@@ -275,25 +275,25 @@ def write_data(folder: Path, name: str, dataset: Dataset, data: GraphData) -> No
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **_arrays(data))  # type: ignore[arg-type]
     write_atomically(folder / "data.npz", buffer.getvalue())
-    card = {
-        "name": name,
-        "dataset": dataset.name,
-        "source": dataset.source,
-        "licence": dataset.licence,
-        "params": dataset.params.model_dump(mode="json"),
-        "provenance": dataset.provenance(),
-        "task": data.task_name,
-        "metric": data.task.metric_name,
-        "setting": data.setting,
-        "resplit": dataset.resplit,
-        "nodes": data.num_nodes,
-        "edges": data.edge_index.shape[1],
-        "graphs": data.num_graphs,
-        "features": data.x.shape[1],
-        "classes": data.num_classes,
-        "digest": data.digest,
-    }
-    write_atomically(folder / "data.json", json.dumps(card, indent=1) + "\n")
+    card = Card(
+        name=name,
+        dataset=dataset.name,
+        source=dataset.source,
+        licence=dataset.licence,
+        params=dataset.params.model_dump(mode="json"),
+        provenance=dataset.provenance(),
+        task=data.task_name,
+        metric=data.task.metric_name,
+        setting=data.setting,
+        resplit=dataset.resplit,
+        nodes=data.num_nodes,
+        edges=data.edge_index.shape[1],
+        graphs=data.num_graphs,
+        features=data.x.shape[1],
+        classes=data.num_classes,
+        digest=data.digest,
+    )
+    write_card(folder / "data.json", card)
 
 
 def read_data(folder: Path) -> GraphData:
@@ -301,12 +301,10 @@ def read_data(folder: Path) -> GraphData:
     path, card_path = folder / "data.npz", folder / "data.json"
     again = "delete the folder and run snakemake again"
     try:
-        card = json.loads(card_path.read_text())
-        about: Any = {"task_name": card["task"], "setting": card["setting"], "num_classes": card["classes"]}
-        about["metric"] = card["metric"]
-        digest = card["digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{card_path}: cannot be read ({type(error).__name__}: {error}); {again}") from error
+        card = read_card(card_path)
+    except RecordError as error:
+        raise DataError(str(error)) from error
+    about: Any = {"task_name": card.task, "setting": card.setting, "num_classes": card.classes, "metric": card.metric}
     try:
         with np.load(path, allow_pickle=False) as archive:
             stored: dict[str, Any] = {name: torch.from_numpy(archive[name]) for name in archive.files}
@@ -315,7 +313,7 @@ def read_data(folder: Path) -> GraphData:
         data = GraphData(**stored, **about, split=split)
     except Exception as error:  # zipfile, zlib and numpy name a damaged file in a dozen ways
         raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error}); {again}") from error
-    if data.digest != digest:
+    if data.digest != card.digest:
         raise DataError(f"{path}: its content does not match the digest in {card_path.name}; {again}")
     return data
 

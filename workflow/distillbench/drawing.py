@@ -13,7 +13,7 @@ from distillbench.record import read_shard
 
 def dataset(runs: str, comparison: str, name: str, png: str, svg: str, baseline: str, delta: float) -> str:
     """Every seed, mean and interval of one data set, with the verdicts of ``comparison``."""
-    frame, compared = tables.read_runs(Path(runs)), pd.read_parquet(comparison)
+    frame, compared = tables.read_runs(Path(runs)), tables.read_parquet(Path(comparison))
     figures.draw_dataset(frame, compared, name, png=Path(png), svg=Path(svg), baseline=baseline, delta=delta)
     return f"{name}: {png}"
 

@@ -7,13 +7,14 @@ import io
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from distillbench.allocator import keep_freed_memory
 from distillbench.backends import get_backend
@@ -53,6 +54,12 @@ class Outcome:
     split_sizes: dict[str, int] = field(default_factory=dict)
     weights: bytes | None = None
     outputs: TeacherOutputs | None = None
+
+
+def _check_finite(what: str, tensors: Iterable[Tensor], fitted: Fit) -> None:
+    """A NaN has an argmax, too: a score of it would look like any other."""
+    if not all(each.isfinite().all() for each in tensors):
+        raise DivergedError(f"{what} are not finite", fitted.history)
 
 
 class Experiment:
@@ -165,6 +172,10 @@ class Experiment:
             checkpointing=checkpointing,
             progress=progress,
         )
+        outputs = None
+        if role == "teacher":
+            outputs = teacher_outputs(model, inputs, visible.train)
+            _check_finite("outputs for students", (outputs.logits, *outputs.hidden), result)
         weights = io.BytesIO()
         torch.save(canonical_state(model), weights)
         outcome = Outcome(
@@ -176,7 +187,7 @@ class Experiment:
             params=count_parameters(model),
             split_sizes=split.sizes(),
             weights=weights.getvalue(),
-            outputs=None if role == "student" else teacher_outputs(model, inputs, visible.train),
+            outputs=outputs,
         )
         if not evaluate_test:
             return outcome
@@ -188,6 +199,7 @@ class Experiment:
             task = self.data.task
             if seen is None:
                 predictions = predict(model, whole.ordered(split.test))
+                _check_finite("predictions on the test part", (logits for logits, _ in predictions), result)
                 metrics = task.metrics(*map(torch.cat, zip(*predictions, strict=True)))
             else:  # what was there in training is predicted without what was not
                 parts = divided(split.test, seen)
@@ -195,6 +207,7 @@ class Experiment:
                 on_known = predict(model, known.ordered(torch.searchsorted(seen, parts["seen"])))
                 on_whole = predict(model, whole.ordered(parts["unseen"]))
                 logits, y = (torch.cat(each) for each in zip(*on_known, *on_whole, strict=True))
+                _check_finite("predictions on the test part", (logits,), result)
                 predictions, metrics = [(logits, y)], task.metrics(logits, y)
                 for name, found in (("seen", on_known), ("unseen", on_whole)):
                     metrics[f"{task.metric_name}_{name}"] = task.score(found, evaluation)

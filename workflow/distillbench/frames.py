@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from distillbench.record import printable
+
 CELL = ["dataset", "backend", "pair"]
 NEEDED = [
     *CELL, "method", "role", "seed", "status", "reason", "metric", "test", "params", "resplit", "n_train", "n_test",
@@ -58,7 +60,7 @@ def failures(runs: pd.DataFrame) -> str:
         return ""
     parts = []
     for (status, reason), group in bad.fillna({"reason": ""}).groupby(["status", "reason"], sort=False):
-        why = " ".join(str(reason).split())
+        why = printable(" ".join(str(reason).split()))
         why = f" ({why[:157] + '…' if len(why) > 158 else why})" if why else ""
         whole = status == "skipped" and len(group) == len(runs)
         parts.append(f"{'' if whole else seeds_in_words(set(group['seed'])) + ' '}{status}{why}")

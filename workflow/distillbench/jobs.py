@@ -8,7 +8,6 @@ for a student, its teacher) agrees. torch is imported only when there is somethi
 
 import csv
 import io
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from distillbench.backends import BackendUnavailableError
+from distillbench.cards import read_card
 from distillbench.locks import locked
 from distillbench.params import TEACHER
 from distillbench.paths import Cell, Paths
@@ -28,6 +28,7 @@ from distillbench.record import (
     environment,
     file_digest,
     later,
+    printable,
     read_record,
     read_shard,
     utc_now,
@@ -100,10 +101,10 @@ class Job:
         self.name = "/".join((*self.cell, self.method))
         self.folder = self.paths.runs(self.cell, self.method)
         self.data = Paths(results).data(self.cell.dataset)
-        self.card = json.loads((self.data / "data.json").read_text())
+        self.card = read_card(self.data / "data.json")
         # by content alone: moving the folder must not make anything train again
         self.digests = {
-            "data": self.card["digest"],
+            "data": self.card.digest,
             "code": digest(sorted(file_digest(Path(file)) for file in sources)),
         }
 
@@ -289,10 +290,10 @@ class Job:
             role="teacher" if self.method == TEACHER else "student",
             seed=seed,
             status=outcome.status,  # type: ignore[arg-type]
-            reason=outcome.reason,
-            task=self.card["task"],
-            metric=self.card["metric"],
-            resplit=self.card["resplit"],
+            reason=printable(outcome.reason),
+            task=self.card.task,
+            metric=self.card.metric,
+            resplit=self.card.resplit,
             split_sizes=outcome.split_sizes,
             val=outcome.val,
             test=outcome.test,

@@ -86,6 +86,6 @@ def _character(char: str) -> str:
         return _SPECIAL[char]
     if char in "⁰¹²³⁴⁵⁶⁷⁸⁹":
         return f"\\textsuperscript{{{unicodedata.digit(char)}}}"
-    if char.isascii():
+    if char.isascii() and char.isprintable():
         return char
     return char if "À" <= char <= "ÿ" else f"[U+{ord(char):04X}]"

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from distillbench.cards import read_card
 from distillbench.config import BackendName
 from distillbench.paths import SHOWN
 from distillbench.record import Record, RecordError, digest, file_digest, read_record
@@ -201,14 +202,14 @@ def dataset_inputs(results: Path, datasets: set[str], problems: list[str]) -> di
         if not path.exists():
             continue
         try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-            name, source, short = card["name"], card["source"], card["digest"][:DATASET_DIGEST_LENGTH]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(f"{path}: not the card of a data set ({error!r}): MLflow shows its runs without it")
+            card = read_card(path)
+        except RecordError as error:
+            problems.append(f"{error} Until then MLflow shows its runs without it.")
             continue
-        profile = json.dumps({key: value for key, value in card.items() if isinstance(value, int)})
-        origin = json.dumps({"tags": {"mlflow.source.name": source}})
-        inputs[path.parent.name] = DatasetInput(Dataset(name, short, "code", origin, profile=profile))
+        profile = json.dumps({key: value for key, value in card if isinstance(value, int)})
+        origin = json.dumps({"tags": {"mlflow.source.name": card.source}})
+        short = card.digest[:DATASET_DIGEST_LENGTH]
+        inputs[path.parent.name] = DatasetInput(Dataset(card.name, short, "code", origin, profile=profile))
     return inputs
 
 

@@ -123,7 +123,7 @@ def declaration(kind: Kind, path: Path) -> Declaration:
     namespace: dict[str, Any] = {"__name__": f"distillbench_declaration_{path.stem}"}
     try:
         # a plug-in is code, of a folder that the config names
-        exec(compile(ast.fix_missing_locations(module), str(path), "exec"), namespace)  # nosec
+        exec(compile(ast.fix_missing_locations(module), str(path), "exec"), namespace)  # nosec B102
     except Exception as error:
         raise PluginError(
             f"{path}: its declaration cannot be read ({type(error).__name__}: {error}); class attributes and Params "

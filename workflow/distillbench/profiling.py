@@ -6,7 +6,6 @@ over both models after the first over both, each model each time in a fresh proc
 by more than a tenth is named: something else ran, or the clock of the processor changed, and it is not to be trusted.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from distillbench.paths import Paths
 from distillbench.peak_memory import in_fresh_process
 from distillbench.plugins import load
 from distillbench.profile_table import BUSY_PERCENT, DISAGREEMENT, FIGURES_OF, RESOLUTION
-from distillbench.record import environment, utc_now, write_atomically
+from distillbench.record import environment, utc_now, write_sealed
 from distillbench.specs import ModelSpec
 from distillbench.spent import spending
 from distillbench.train import without_test
@@ -52,7 +51,7 @@ def profile_pair(results: str, params: dict[str, Any], threads: int, outputs: di
     except BackendUnavailableError as error:
         for role, spec in params["models"].items():
             skipped = identity | {"role": role, "model": spec, "skipped": str(error)}
-            write_atomically(Path(outputs[role]), json.dumps(skipped, indent=1) + "\n")
+            write_sealed(Path(outputs[role]), skipped)
         return f"{place}: skipped: {error}"
     with spending("pause"):
         busy = psutil.cpu_percent(interval=0.5)
@@ -65,9 +64,7 @@ def profile_pair(results: str, params: dict[str, Any], threads: int, outputs: di
     latencies = []
     for role, spec in params["models"].items():
         figures = combined(passes[role]) | {"busy_before_percent": busy, "measured": utc_now()}
-        write_atomically(
-            Path(outputs[role]), json.dumps(identity | {"role": role, "model": spec} | figures, indent=1) + "\n"
-        )
+        write_sealed(Path(outputs[role]), identity | {"role": role, "model": spec} | figures)
         if figures["mistrusted"]:
             log.warning("%s: the two passes disagree about %s", role, ", ".join(figures["mistrusted"]))
         latency = figures.get("latency_ms")

@@ -81,6 +81,7 @@ def provenance(results: Path, config: Path, elapsed: str) -> dict[str, Any]:
 
 
 def _commit() -> str:
+    # git of the path, with arguments of our own
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)  # nosec B603 B607
     return done.stdout.strip()
 

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 Status = Literal["ok", "diverged", "oom", "timeout", "error", "skipped"]
 Role = Literal["teacher", "student"]
@@ -23,6 +23,15 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]  # what a column of a table can hold
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 SCHEMA = 1
+
+
+def _moment(text: str) -> str:
+    if text and datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time without its zone")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]  # ISO 8601, or empty where nothing ran
 
 
 class RecordError(ValueError):
@@ -55,7 +64,7 @@ class Record(BaseModel):
     split_sizes: dict[str, Count] = Field(default_factory=dict)  # train, val, test: labelled nodes or graphs
     val: Fraction | None = None
     test: Fraction | None = None
-    test_metrics: dict[str, float] = Field(default_factory=dict)  # all metrics of the task on the test part, by name
+    test_metrics: dict[str, Fraction] = Field(default_factory=dict)  # all metrics of the task on the test part, by name
     epochs: Count | None = None
     best_epoch: Count | None = None
     params: Count | None = None  # number of trainable parameters of the model, without projectors
@@ -64,13 +73,18 @@ class Record(BaseModel):
     tuning: dict[str, Any] = Field(default_factory=dict)  # how some of these were chosen (Tuning.facts), if they were
     environment: dict[str, Any] = Field(default_factory=dict)  # versions, machine, device, threads
     digests: dict[str, str] = Field(default_factory=dict)  # data, code, weights, outputs
-    started: str = ""
-    ended: str = ""
+    started: Moment = ""
+    ended: Moment = ""
 
     @property
     def run_id(self) -> str:
         """Readable identity, unique within a results folder: ``digits/pyg/gat/lsp/3``."""
         return f"{self.dataset}/{self.backend}/{self.pair}/{self.method}/{self.seed}"
+
+
+def printable(text: str) -> str:
+    """The text with control characters, as the colours of a terminal are made of, written as their code points."""
+    return "".join(char if char.isprintable() or char in "\n\t" else f"[U+{ord(char):04X}]" for char in text)
 
 
 def canonical_json(value: object) -> str:
@@ -148,8 +162,13 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "checksum": digest(content)}
 
 
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` (JSON-able) with its checksum, atomically."""
+    write_atomically(path, json.dumps(sealed(content), indent=1) + "\n")
+
+
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Read the content that was ``sealed``. Raises RecordError naming the file where it is damaged."""
+    """Read what ``write_sealed`` wrote. Raises RecordError naming the file where it is damaged."""
     return _opened(path, _parse(path))
 
 
@@ -188,6 +207,8 @@ def _parse(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers of thousands of digits, levels likewise
         raise _corrupt(path, f"not valid JSON ({error})") from error
+    except IsADirectoryError:
+        raise _corrupt(path, "a folder, not a file") from None
 
 
 def _opened(path: Path, content: Any) -> dict[str, Any]:

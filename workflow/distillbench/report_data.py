@@ -1,7 +1,6 @@
 """What the report page reads from a results folder besides tables: data sets, environments, pictures. No torch."""
 
 import base64
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from distillbench.cards import read_card
 from distillbench.record import Record, RecordError, read_shard
 from distillbench.tables import backend_label, backend_order, metric_label
 
@@ -38,8 +38,8 @@ def data_sets(results: Path, runs: pd.DataFrame) -> list[dict[str, str]]:
     described = []
     for name, rows in runs.groupby("dataset", sort=False):
         path = results / "data" / str(name) / "data.json"
-        card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        sizes = ", ".join(f"{card[key]:,} {key}" for key in COUNTS if isinstance(card.get(key), int))
+        card = read_card(path) if path.exists() else None  # not prepared where all of its runs are skipped
+        sizes = ", ".join(f"{(n := getattr(card, key)):,} {key if n != 1 else key[:-1]}" for key in COUNTS if card)
         ok = rows[rows["status"] == "ok"].head(1).to_dict("records")
         split = [f"{ok[0][f'n_{part}']:,.0f} {part}" for part in ("train", "val", "test")] if ok else []
         drawn = "drawn anew for every seed" if rows["resplit"].any() else "the same for every seed"
@@ -48,9 +48,9 @@ def data_sets(results: Path, runs: pd.DataFrame) -> list[dict[str, str]]:
             "Task": f"{rows['task'].iloc[0]}, test {metric_label(str(rows['metric'].iloc[0]))}",
             "Size": sizes,
             "Split": f"{', '.join(split)}; {drawn}" if split else drawn,
-            "Source": str(card.get("source", "")),
-            "Licence": str(card.get("licence", "")),
-            "Remark": str(card.get("provenance", {}).get("remark", "")),
+            "Source": card.source if card else "",
+            "Licence": card.licence if card else "",
+            "Remark": card.provenance["remark"] if card else "",
         })  # fmt: skip
     return described
 

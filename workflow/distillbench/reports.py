@@ -8,12 +8,13 @@ from typing import Any
 import pandas as pd
 
 from distillbench import across, libraries, stats, tables
+from distillbench.cards import read_card
 from distillbench.comparison_table import write_comparison
 from distillbench.mlflow_store import TrackingError
 from distillbench.pareto import pareto_table
 from distillbench.plan import asked_hyperparameters
 from distillbench.profile_table import ALWAYS, COLUMNS, profile_row
-from distillbench.record import Record, RecordError, digest, read_shard, write_atomically
+from distillbench.record import Record, RecordError, digest, read_sealed, read_shard, write_atomically
 from distillbench.tracking import sync
 from distillbench.tuning_table import footnotes
 
@@ -143,8 +144,7 @@ def compare(
 
 def origins_in_words(cards: Sequence[str | Path]) -> list[str]:
     """Which data sets are not the ones that published numbers are about."""
-    read = [json.loads(Path(card).read_text()) for card in cards]
-    origins = {card["name"]: card["provenance"] for card in read}
+    origins = {card.name: card.provenance for card in map(read_card, map(Path, cards))}
     return [
         f"{name}: {about['remark']}; not comparable with published numbers."
         for name, about in origins.items()
@@ -216,8 +216,8 @@ def collect_profiles(profiles: Sequence[str], csv: str) -> str:
     rows = []
     for path in map(Path, profiles):
         try:
-            rows.append(profile_row(json.loads(path.read_text())))
-        except (ValueError, KeyError) as error:
+            rows.append(profile_row(read_sealed(path)))
+        except KeyError as error:
             raise RecordError(f"{path}: corrupt profile ({error}). Delete it and run snakemake again.") from error
     columns = [name for name in COLUMNS if name in ALWAYS or any(name in row for row in rows)]
     tables.write_profiles([{name: row.get(name) for name in columns} for row in rows], Path(csv))

@@ -40,7 +40,6 @@ confirmed nor refuted; to say so is the finding. No verdict knows how a publishe
 like a single run. Intervals are not adjusted for their number; of twenty, one is expected to miss.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,9 +51,9 @@ from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
 from distillbench import tables
+from distillbench.cards import Card, read_card
 from distillbench.claims import PUBLISHED, SUPERVISED, Claim, ClaimsError, matching, mismatch, read_claims
 from distillbench.paired import Interval, paired_differences
-from distillbench.record import RecordError
 from distillbench.reproduction_table import write_reproduction
 
 MARGIN = 0.5  # percentage points
@@ -125,8 +124,8 @@ def reproduce(
     """
     described = {}
     for path in map(Path, cards):
-        card = _read_card(path)
-        described[card["name"]] = card
+        card = read_card(path)
+        described[card.name] = card
     table = reproduction(tables.read_runs(Path(runs)), read_claims(), pairs, described, margin=margin)
     csv, html, markdown = (Path(outputs[name]) for name in ("csv", "html", "markdown"))
     write_reproduction(table, csv=csv, html=html, markdown=markdown, margin=margin)
@@ -138,7 +137,7 @@ def reproduction(
     runs: pd.DataFrame,
     claims: Sequence[Claim],
     pairs: Sequence[dict[str, Any]],
-    cards: dict[str, dict[str, Any]],
+    cards: dict[str, Card],
     *,
     margin: float = MARGIN,
 ) -> pd.DataFrame:
@@ -151,13 +150,13 @@ def reproduction(
     rows: list[dict[str, Any]] = []
     for pair in pairs:
         card = cards[pair["dataset"]]
-        named = (card["dataset"], pair["teacher"], pair["student"], pair["sources"])
+        named = (card.dataset, pair["teacher"], pair["student"], pair["sources"])
         if problem := mismatch(claims, *named, pair["methods"]):
             where = f"datasets.{pair['dataset']}.pairs.{pair['pair']}.published"
             raise ClaimsError(f"{where}: {problem} ({PUBLISHED})")
         found = matching(claims, *named)
         of_pair = runs[(runs["dataset"] == pair["dataset"]) & (runs["pair"] == pair["pair"])]
-        about = card["provenance"]
+        about = card.provenance
         obstacle = "" if about["canonical"] else about.get("remark") or "the data are not the published ones"
         for backend in pd.unique(of_pair["backend"]):
             cell = of_pair[of_pair["backend"] == backend]
@@ -313,14 +312,3 @@ def _column(cell: pd.DataFrame, metric: str) -> str:
     if len(cell) and cell["metric"].iloc[0] == metric:
         return "test"
     return metric if metric in cell.columns and cell[metric].notna().any() else ""
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(card["dataset"], str) or not isinstance(card["provenance"]["canonical"], bool):
-            raise TypeError("dataset or provenance.canonical")
-    except (ValueError, KeyError, TypeError) as error:
-        message = f"{path}: no data card that says where the data are from ({error})"
-        raise RecordError(f"{message}. Delete it and run snakemake again.") from error
-    return card

@@ -77,6 +77,7 @@ def _mlflow(folder: Path, database: str, host: str, port: int, allowed_hosts: st
         "MLFLOW_FLASK_SERVER_SECRET_KEY": _kept(folder / "secret-key"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
+    # a command of ours, no shell
     return subprocess.Popen(command, env=environment, start_new_session=True)  # nosec B603
 
 
@@ -124,7 +125,9 @@ def _postgres(data: Path) -> Iterator[str]:
         )
     options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
     command = [*as_user, programs["postgres"], "-D", str(data), *options]
-    with _ending(subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)) as running:  # nosec
+    # PostgreSQL as found above, no shell
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)  # nosec B603
+    with _ending(process) as running:
         _wait_until_it_answers(programs, sockets, user, running, data)
         for database in ("mlflow", "mlflow_auth"):
             done = _run([programs["createdb"], "-h", str(sockets), "-U", user, database], check=False)
@@ -169,6 +172,7 @@ def _who(data: Path) -> tuple[list[str], str]:
 
 
 def _run(command: Sequence[str], check: bool = True) -> "subprocess.CompletedProcess[str]":
+    # commands of this module, no shell
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")  # nosec B603
     if check and done.returncode:
         raise TrackingError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -11,7 +11,6 @@ Finished trials are kept in an undeclared file (Snakemake deletes declared ones 
 key agrees, up to the first that failed for a reason of the moment (memory, time), which is tried again.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from pydantic import ValidationError
 from distillbench.config import TUNING_SEEDS_FROM
 from distillbench.jobs import FINISHED, Job
 from distillbench.locks import locked
-from distillbench.record import RecordError, Status, canonical_json, digest, read_sealed, sealed, write_atomically
+from distillbench.record import RecordError, Status, canonical_json, digest, read_sealed, write_sealed
 from distillbench.tuning import (
     RANDOM_TRIALS,
     Space,
@@ -86,7 +85,7 @@ def tune(
 
         def keep(trials: Sequence[Trial]) -> None:
             content = {"key": key, "trials": [trial.model_dump(mode="json") for trial in trials]}
-            write_atomically(kept, json.dumps(sealed(content), indent=1) + "\n")
+            write_sealed(kept, content)
 
         scope = (job.cell.dataset, job.cell.pair, job.method)
         trials = search(space, own, evaluate, asked["trials"], scope=scope, done=done, keep=keep)
@@ -97,8 +96,8 @@ def tune(
         pair=job.cell.pair,
         method=job.method,
         backend=job.cell.backend,
-        metric=job.card["metric"],
-        resplit=job.card["resplit"],
+        metric=job.card.metric,
+        resplit=job.card.resplit,
         asked=asked,
         seeds=run["seeds"],
         sampler=sampler,

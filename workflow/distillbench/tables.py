@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from distillbench.record import Record, RecordError, write_atomically
+from distillbench.record import Record, RecordError, digest, write_atomically
 
 RUN_COLUMNS = {
     "dataset": "str", "backend": "str", "pair": "str", "method": "str", "role": "str", "seed": "int64",
@@ -60,19 +60,13 @@ def runs_table(records: Iterable[Record], methods: Sequence[str] | None = None) 
 
 def write_runs(runs: pd.DataFrame, csv: Path, parquet: Path) -> None:
     """Write the table of runs as CSV (for people) and Parquet (for ``read_runs``)."""
-    buffer = BytesIO()
-    runs.to_parquet(buffer, index=False)
     write_csv(runs, csv)
-    write_atomically(parquet, buffer.getvalue())
+    write_parquet(runs, parquet)
 
 
 def read_runs(parquet: Path) -> pd.DataFrame:
     """Read what ``write_runs`` wrote. Raises RecordError naming the file where it is not a complete table of runs."""
-    content = parquet.read_bytes()
-    try:
-        runs = pd.read_parquet(BytesIO(content))
-    except (OSError, ValueError) as error:  # pyarrow's errors are among these
-        raise _corrupt(parquet, (str(error).splitlines() or [type(error).__name__])[0]) from error
+    runs = read_parquet(parquet)
     if missing := [name for name in RUN_COLUMNS if name not in runs.columns]:
         raise _corrupt(parquet, f"no column {', '.join(missing)}")
     try:
@@ -94,10 +88,34 @@ def runs_of_csv(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns).astype(RUN_COLUMNS)
 
 
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table with the digest of its content: Parquet does not notice every flipped bit."""
+    stamped, buffer = frame.copy(deep=False), BytesIO()
+    stamped.attrs = {"digest": _content(frame)}
+    stamped.to_parquet(buffer, index=False)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read what ``write_parquet`` wrote. Raises RecordError naming the file where it is damaged."""
+    content = path.read_bytes()
+    try:
+        frame = pd.read_parquet(BytesIO(content))
+        found = _content(frame)
+    except Exception as error:  # pyarrow and pandas name a damaged file in a dozen ways
+        raise _corrupt(path, (str(error).splitlines() or [type(error).__name__])[0]) from error
+    if frame.attrs.pop("digest", None) != found:
+        raise _corrupt(path, "its content does not match its digest")
+    return frame
+
+
+def _content(frame: pd.DataFrame) -> str:
+    return digest(frame.to_csv(index=False))
+
+
 def _corrupt(path: Path, reason: str) -> RecordError:
     return RecordError(
-        f"{path}: corrupt table of runs: {reason}. Delete it and run snakemake again: it is built from the records, "
-        "which stay."
+        f"{path}: corrupt table: {reason}. Delete it and run snakemake again: it is built from the records, which stay."
     )
 
 

@@ -135,7 +135,7 @@ def fit(
         for batch in inputs.shuffled(split.train, random["batches"], random["augment"]):
             student, teacher, ctx = guidance.step(model, batch, state.epoch, random["method"])
             adversary.step(student, teacher, ctx)
-            terms = method.terms(student, teacher, ctx)
+            terms = _checked(method, method.terms(student, teacher, ctx))
             loss = torch.stack(list(terms.values())).sum()
             values = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
             if not loss.isfinite():
@@ -172,6 +172,18 @@ def fit(
 
     model.load_state_dict(state.best_weights)
     return Fit(state.history, state.best_epoch, state.best_val, state.seconds)
+
+
+def _checked(method: Method, terms: object) -> dict[str, Tensor]:
+    """What a method returned, if it is losses by name. Raises TypeError naming the method and the term."""
+    name = getattr(method, "name", type(method).__name__)
+    if not isinstance(terms, dict) or not terms:
+        raise TypeError(f"method {name}: terms returned {terms!r}, not scalar losses by name")
+    for term, value in terms.items():
+        if not isinstance(value, Tensor) or value.ndim:
+            found = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            raise TypeError(f"method {name}: term {term!r} is {found}, not a scalar tensor")
+    return terms
 
 
 def _learning_rate(training: Training, epoch: int) -> float:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from distillbench.config import Pair, Tune
 from distillbench.params import Choice, Parameters, Search
-from distillbench.record import RecordError, Status, canonical_json, read_sealed, sealed, write_atomically
+from distillbench.record import RecordError, Status, canonical_json, read_sealed, write_sealed
 from distillbench.variants import Variant
 
 # so many trials TPE must have seen before it draws otherwise than at random (Optuna's n_startup_trials; its default)
@@ -187,7 +187,7 @@ def _number(value: Any) -> str:
 
 def write_tuning(path: Path, tuning: Tuning) -> None:
     """Write it with its checksum, atomically."""
-    write_atomically(path, json.dumps(sealed(tuning.model_dump(mode="json")), indent=1) + "\n")
+    write_sealed(path, tuning.model_dump(mode="json"))
 
 
 def read_tuning(path: Path) -> Tuning:

@@ -4,7 +4,6 @@ A process has one job, so that its peak memory is the job's. Jobs on a GPU share
 """
 
 import contextlib
-import json
 import logging
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distillbench.cards import read_card
 from distillbench.jobs import prepare_data, train
 from distillbench.paths import Paths
 from distillbench.record import file_digest, read_shard, utc_now
@@ -86,12 +86,12 @@ def _prepare(results: str, name: str, file: str, params: dict[str, Any], sources
     folder = Paths(results).data(name)
     written = [folder / "data.npz", folder / "data.json"]
     with contextlib.suppress(OSError, ValueError):
-        card = json.loads(written[1].read_text())
+        card = read_card(written[1])
         newest = max(Path(source).stat().st_mtime_ns for source in (file, *sources))
-        same = {"dataset": Path(file).stem, "params": params}.items() <= card.items()
+        same = (card.dataset, card.params) == (Path(file).stem, params)
         given = Path(params["path"]).expanduser() if params.get("path") else None
         if given and given.is_file():
-            same = same and file_digest(given) == card["provenance"].get("sha256")
+            same = same and file_digest(given) == card.provenance.get("sha256")
         if same and min(path.stat().st_mtime_ns for path in written) >= newest:
             return {"summary": f"{name}: on disk already"}
     return {"summary": prepare_data(results=results, name=name, file=file, params=params)}

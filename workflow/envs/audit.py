@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 COMMAND = [sys.executable, "-m", "pip_audit", "-r", "requirements.lock", "--no-deps", "--disable-pip", "-f", "json"]
-done = subprocess.run([*COMMAND, "--progress-spinner", "off"], capture_output=True, text=True)  # nosec B603
+done = subprocess.run([*COMMAND, "--progress-spinner", "off"], capture_output=True, text=True)  # no shell  # nosec B603
 try:
     found = json.loads(done.stdout)["dependencies"]
 except (ValueError, KeyError):
