@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 CODE = """
 import resource, sys
 from pathlib import Path
+from distillbench.experiment import Experiment
 model = {"model": "mlp", "hidden": int(sys.argv[2])}
 params = {"backend": "pyg", "dataset_file": sys.argv[3], "dataset_params": {}, "model": model}
 params |= {"training": {"epochs": 1}, "protocol": {}}
@@ -54,7 +55,7 @@ def test_what_is_not_finite_after_training_is_no_result(tmp_path, one_thread, mo
     plugin = load("dataset", file)
     dataset = plugin(plugin.Params())
     data = dataset.load()
-    model = {"model": "mlp", "hidden": 8}
+    model = {"model": "mlp", "hidden": 64, "layers": 4}
     params = {"backend": "csr", "dataset_file": str(file), "dataset_params": {}, "model": model}
     params |= {"training": {"epochs": 2}, "protocol": {}}
     if role == "student":
