@@ -105,6 +105,11 @@ WRONG = {
 
 @pytest.mark.parametrize("rule, changes", [(rule, each) for rule, all_ in WRONG.items() for each in all_])
 def test_what_is_wrong_is_named(rule, changes):
+    """Fault: a data set has NaN or infinite features, labels out of range, or another broken promise.
+
+    Provoked: data with one thing wrong at a time are made, for each rule of GraphData.
+    Promised: they are refused before anything trains, naming the rule.
+    """
     with pytest.raises(DataError) as error:
         graph_data(**changes)
     assert rule in str(error.value)

@@ -1,5 +1,6 @@
 """Any data file"""
 
+import gzip
 import io
 import json
 import tempfile
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from distillbench.cards import read_card
 from distillbench.data import DataError, Dataset, GraphData, read_data, write_data
 from distillbench.plugins import load
+from tests.data.test_ogb import CONTENT as OGB
 from tests.fuzz.conftest import cases
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +70,12 @@ def arrays_of(name: str) -> dict[str, np.ndarray | bytes]:
         words = {"data": np.ones(NODES, np.float32), "indices": ring % 7, **compressed, "shape": np.array([NODES, 7])}
         content = {f"adj_{key}": value for key, value in adjacency.items()}
         return content | {f"attr_{key}": value for key, value in words.items()} | {"labels": ring % 3}
+    if name == "kicad3d":
+        points = random.standard_normal((40, 12, 3)).astype(np.float16)
+        labels = (np.arange(40) % 4).astype(np.int8)
+        return {"points": points, "label": labels, "test": np.arange(40) >= 30, "classes": np.array(list("abcd"))}
+    if name in OGB:
+        return {member: gzip.compress(text.encode(), mtime=0) for member, text in OGB[name].items()}
     content = {}
     for part, (nodes, graphs) in PPI_PARTS.items():
         content[f"{part}_feats"] = random.random((nodes, 50))
@@ -99,7 +107,8 @@ def changed_arrays(draw: st.DrawFn, array: np.ndarray) -> np.ndarray:
                 array.flat[place] = np.array(wanted).astype(array.dtype)
         case "type":
             with np.errstate(all="ignore"):
-                array = array.astype(draw(DTYPES))
+                numbers = np.arange(array.size) if array.dtype.kind == "U" else array  # names are no numbers
+                array = numbers.astype(draw(DTYPES))
         case "shape":
             array = array.reshape(draw(st.sampled_from([(-1,), (1, *array.shape), (*array.shape, 1)])))
         case "cut":
@@ -133,6 +142,26 @@ def changed_json(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 @st.composite
+def changed_table(draw: st.DrawFn, content: bytes) -> bytes:
+    """A packed CSV file with a number replaced, a line lost or twice, or bytes changed."""
+    lines = gzip.decompress(content).decode().splitlines()
+    place = draw(st.integers(0, len(lines) - 1))
+    match draw(st.sampled_from(["number", "number", "number", "lose", "twice", "bytes"])):
+        case "number":
+            numbers = lines[place].split(",")
+            odd = st.sampled_from(["", "-1", "3", "2000000", "1e400", "nan", "0.5", "x", "=1", "9" * 30, "1,1", "\0"])
+            numbers[draw(st.integers(0, len(numbers) - 1))] = draw(odd)
+            lines[place] = ",".join(numbers)
+        case "lose":
+            del lines[place]
+        case "twice":
+            lines.insert(place, lines[place])
+        case _:
+            return gzip.compress(draw(damaged("\n".join(lines).encode())), mtime=0)
+    return gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0)
+
+
+@st.composite
 def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     """Bytes replaced, inserted and cut."""
     for _ in range(draw(st.integers(1, 3))):
@@ -158,7 +187,7 @@ def written(files: dict[str, bytes], damage: bytes | None = None) -> Iterator[Pa
 def outcome(name: str, path: Path) -> str:
     """ "read", where the data are valid ones, or the error's text, which names the file."""
     plugin = plugin_of(name)
-    few = {"train_per_class": 2, "val_per_class": 2} if name == "amazon_photo" else {}
+    few = {"amazon_photo": {"train_per_class": 2, "val_per_class": 2}, "kicad3d": {"points": 6}}.get(name, {})
     dataset: Dataset = plugin(plugin.Params(path=str(path), **few))
     try:
         data = dataset.load()
@@ -169,7 +198,7 @@ def outcome(name: str, path: Path) -> str:
     if message:
         assert str(path) in message, f"the file is named: {message}"
         return message
-    valid(data)
+    valid(data, plugin.dynamic)
     try:
         split = dataset.split(data, 0)
     except DataError as error:  # too few nodes of a class: says so
@@ -181,18 +210,21 @@ def outcome(name: str, path: Path) -> str:
     return "read"
 
 
-def valid(data: GraphData) -> None:
+def valid(data: GraphData, clouds: bool) -> None:
     """What every data set is, found without the checks of GraphData."""
     x, (source, destination), nodes = data.x.numpy(), data.edge_index.numpy(), len(data.x)
     assert nodes and x.dtype == np.float32 and np.isfinite(x).all()
+    y = data.y.numpy()
+    assert len(y) == (data.num_graphs if data.task.level == "graph" else nodes)
+    assert set(np.unique(y)) <= set(range(2 if y.ndim == 2 else data.num_classes))
     links = list(zip(source.tolist(), destination.tolist(), strict=True))
+    if clouds:
+        assert not links
+        return
     assert len(set(links)) == len(links) and {(b, a) for a, b in links} == set(links)
     assert all(0 <= node < nodes for link in links for node in link)
     assert destination.tolist() == sorted(destination.tolist())
     assert {(node, node) for node in range(nodes)} <= set(links)
-    y = data.y.numpy()
-    assert len(y) == nodes
-    assert set(np.unique(y)) <= set(range(2 if y.ndim == 2 else data.num_classes))
 
 
 def whole_and_damaged(name: str, data: st.DataObject) -> None:
@@ -202,7 +234,8 @@ def whole_and_damaged(name: str, data: st.DataObject) -> None:
     match data.draw(st.sampled_from(["content", "content", "content", "bytes", "missing", "archive"])):
         case "content":
             value = content[what]
-            change = changed_json(value) if isinstance(value, bytes) else changed_arrays(value)
+            table = changed_json if what.endswith(".json") else changed_table
+            change = table(value) if isinstance(value, bytes) else changed_arrays(value)
             files = members(content | {what: data.draw(change)})
         case "bytes":
             files = members(content)
@@ -220,7 +253,7 @@ def whole_and_damaged(name: str, data: st.DataObject) -> None:
         outcome(name, path)
 
 
-@pytest.mark.parametrize("name", ["minesweeper", "amazon_photo", "ppi"])
+@pytest.mark.parametrize("name", ["minesweeper", "amazon_photo", "ppi", "kicad3d", *OGB])
 def test_the_files_are_valid_ones_before_they_are_changed(name):
     with written(members(arrays_of(name))) as path:
         assert outcome(name, path) == "read"
@@ -258,6 +291,29 @@ def test_a_changed_ppi_archive_is_read_as_valid_data_or_named(data):
     Promised: valid graph data, or an error that names the file.
     """
     whole_and_damaged("ppi", data)
+
+
+@cases(150)
+@given(data=st.data())
+def test_a_changed_file_of_clouds_is_read_as_valid_data_or_named(data):
+    """Fault: the file of KiCad3D's clouds is damaged or holds other content.
+
+    Provoked: a value, a type or a shape of an array, a member's or the archive's bytes are changed, 150 cases.
+    Promised: valid graph data, or an error that names the file.
+    """
+    whole_and_damaged("kicad3d", data)
+
+
+@pytest.mark.parametrize("name", OGB)
+@cases(100)
+@given(data=st.data())
+def test_a_changed_archive_of_ogb_is_read_as_valid_data_or_named(name, data):
+    """Fault: an archive of OGB (arxiv, molhiv) is damaged or holds other content.
+
+    Provoked: a number, a line or bytes of a table, a member's or the archive's bytes are changed, 100 cases each.
+    Promised: valid graph data, or an error that names the file.
+    """
+    whole_and_damaged(name, data)
 
 
 @cases(150)

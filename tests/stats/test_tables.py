@@ -101,6 +101,21 @@ def test_runs_survive_being_stored(tmp_path):
     assert tables.runs_table([]).empty
 
 
+@pytest.mark.parametrize("reason", ["=HYPERLINK(1)", "+1", "-1+1", "@SUM(1)", "\t=1", "a=1"])
+def test_a_reason_is_no_formula_of_a_spreadsheet(tmp_path, reason):
+    """Fault: why a run failed reads like a formula of a spreadsheet.
+
+    Provoked: records whose reasons begin with =, +, - and the like are written to the table of runs.
+    Promised: in CSV files such a text begins with an apostrophe, and all else is as it was.
+    """
+    runs = tables.runs_table([record("kd", 3, None, status="oom", reason=reason), *records()])
+    tables.write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
+    found = tables.runs_of_csv(tmp_path / "runs.csv")
+    shown = runs["reason"].where(runs["reason"] != reason, reason if reason == "a=1" else f"'{reason}")
+    pd.testing.assert_frame_equal(found, runs.assign(reason=shown))
+    pd.testing.assert_frame_equal(tables.read_runs(tmp_path / "runs.parquet"), runs)
+
+
 @pytest.mark.parametrize("damage", [b"", b"PAR1 nonsense", "truncated", "columns"])
 def test_a_corrupt_table_is_named(tmp_path, damage):
     path, runs = tmp_path / "runs.parquet", tables.runs_table(records())

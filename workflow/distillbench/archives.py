@@ -102,6 +102,8 @@ class Files:
             found: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
             if not isinstance(found, np.ndarray):
                 raise ValueError("an archive, not an array")
+            if found.dtype.kind == "U":
+                found.tolist()  # numpy reads what is no Unicode, and nothing can be done with it
         except Exception as error:  # numpy names a damaged file in a dozen ways
             raise DataError(f"{self.where(name)}: not an array ({type(error).__name__}: {error})") from error
         return found

@@ -52,12 +52,15 @@ _DECIDES = ("model", "training", "teacher_model", "protocol", "dataset_params")
 
 def prepare_data(results: str, name: str, file: str, params: dict[str, Any]) -> str:
     """Load a data set once and write it to ``results/data/{name}/``. Returns a line that sums the job up."""
-    from distillbench.data import write_data
+    from distillbench.data import DataError, write_data
     from distillbench.plugins import load
 
     plugin = load("dataset", Path(file))
     dataset = plugin(plugin.Params(**params))
-    data = dataset.load()
+    try:
+        data = dataset.load()
+    except DataError as error:
+        raise DataError(f"data set {name!r} of {file}: {error}") from error
     dataset.check_name(name)
     write_data(Paths(results).data(name), name, dataset, data)
     remark = dataset.provenance()["remark"]

@@ -13,7 +13,7 @@ import great_tables as gt
 import pandas as pd
 
 from distillbench.record import write_atomically
-from distillbench.tables import NOTHING, backend_label, metric_label, signed
+from distillbench.tables import NOTHING, backend_label, metric_label, signed, write_csv
 from distillbench.tables import markdown_text as md
 from distillbench.tables import table_row as pipes
 
@@ -35,7 +35,7 @@ def write_reproduction(table: pd.DataFrame, *, csv: Path, html: Path, markdown: 
     The CSV has full precision, in percent. The HTML needs no network; results that are not verified are grey in it.
     """
     shown, legend, notes = _shown(table), _legend(table, margin), _notes(table)
-    write_atomically(csv, table.to_csv(index=False, lineterminator="\n"))
+    write_csv(table, csv)
     write_atomically(html, _html(shown, legend, notes))
     write_atomically(markdown, _markdown(shown, [*legend, *notes]))
 

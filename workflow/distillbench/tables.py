@@ -148,8 +148,14 @@ def signed(fraction: float, digits: int = 2) -> str:
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame with full precision."""
-    write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
+    """Write a frame with full precision, and no text that a spreadsheet would run as a formula."""
+    texts = frame.select_dtypes(["object", "string"])
+    written = frame.assign(**{str(name): texts[name].map(_no_formula) for name in texts})
+    write_atomically(path, written.to_csv(index=False, lineterminator="\n"))
+
+
+def _no_formula(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
 
 
 def table_row(texts: Iterable[str]) -> str:
