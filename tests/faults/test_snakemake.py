@@ -12,27 +12,14 @@ import psutil
 import pytest
 import yaml
 
+from tests.faults.conftest import CONFIG
 from tests.workflow.conftest import Project, checkout
 
 TABLE = "results/tables/comparison.csv"
-TINY = {
+PAIR = CONFIG["datasets"]["digits"]["pairs"]["gat"] | {"training": {"epochs": 60}, "teacher_training": {"epochs": 2}}
+TINY = CONFIG | {
     "results": "results",
-    "seeds": 3,
-    "backends": ["csr"],
-    "datasets": {
-        "digits": {
-            "pairs": {
-                "gat": {
-                    "teacher": {"model": "gat", "hidden": 4},
-                    "student": {"model": "gat", "hidden": 2},
-                    "training": {"epochs": 60},
-                    "teacher_training": {"epochs": 2},
-                }
-            }
-        }
-    },
-    "methods": {"supervised": {}, "kd": {}},
-    "profile": False,
+    "datasets": {"digits": {"pairs": {"gat": PAIR}}},
     "execution": {"checkpoint_seconds": 0.2},
 }
 FIRST = "results/runs/digits/csr/gat/supervised/seed-0.json"

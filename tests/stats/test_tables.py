@@ -183,11 +183,11 @@ def test_remarks_on_splits_are_made_only_where_they_apply(written):
 
 
 def test_html_needs_no_network_and_escapes_names(written):
-    _, files = written(kd=HOSTILE, dgl_reason=f"reason {HOSTILE}")
+    _, files = written(kd=HOSTILE, dgl_reason=f"reason \x1b[31m{HOSTILE}")  # red, to a terminal
     page = Text(files["html"])
     assert "script" not in [tag for tag, _ in page.tags] and "link" not in [tag for tag, _ in page.tags]
     assert not re.search(r"https?://|@import|url\(", files["html"])
-    assert HOSTILE in page.text and f"skipped (reason {HOSTILE})" in page.text
+    assert HOSTILE in page.text and f"skipped (reason [U+001B][31m{HOSTILE})" in page.text
     assert not [attrs for _, attrs in page.tags if "src" in attrs or "href" in attrs]
 
 
@@ -278,7 +278,7 @@ def test_latex_compiles_as_pasted_and_fits_its_page(tmp_path):
     comparison = stats.compare(tables.runs_table(records(resplit=True)), resamples=500)
     log = compiled(tmp_path, comparison)
     assert "Overfull" not in log and "too large" not in log
-    compiled(tmp_path, comparison.assign(method=HOSTILE, note=HOSTILE))
+    compiled(tmp_path, comparison.assign(method=HOSTILE, note=f"{HOSTILE} \x1b[31m \x07"))
 
 
 @needs_latex
