@@ -2,10 +2,12 @@
 #   docker build --tag distillbench .        docker run --volume "$PWD/results:/project/results" distillbench --cores 4
 # torch comes as PyPI has it, for CPUs and, on Linux x86-64, NVIDIA GPUs. For CPUs alone, a fifth of the size:
 #   docker build --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu --build-arg TORCH=2.13.0+cpu .
+# A pod for each job, results copied to S3 (docs/cluster.md):  docker build --build-arg EXTRAS=kubernetes,s3 .
 FROM python:3.11-slim
 
 ARG TORCH=2.13.0
 ARG PIP_EXTRA_INDEX_URL
+ARG EXTRAS=server
 ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 
 # DGL's OpenMP; Debian keeps one version of it per release, so there is nothing to pin
@@ -26,7 +28,7 @@ RUN sed "s/^torch==.*/torch==${TORCH}/" requirements.lock > /tmp/requirements \
     && rm /tmp/requirements
 
 COPY --chown=distillbench . .
-RUN pip install --no-deps --editable .
+RUN pip install --constraint requirements.lock --editable ".[${EXTRAS}]"
 
 USER 1000
 ENTRYPOINT ["snakemake"]

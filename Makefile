@@ -9,7 +9,7 @@ SERVER ?= results/tracking-server
 HOST ?= 127.0.0.1
 PORT ?= 5000
 PPI ?= data/ppi24/ppi.zip
-CODE := workflow/distillbench workflow/scripts workflow/envs methods datasets benchmarks docs tests
+CODE := workflow/distillbench workflow/scripts workflow/envs profiles methods datasets benchmarks docs tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: bench test test-slurm audit tracking-server ui smoke benchmarks gpu-paper format lock clean

@@ -24,6 +24,7 @@ include: "workflow/rules/reproduce.smk"
 include: "workflow/rules/structure.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/track.smk"
+include: "workflow/rules/export.smk"
 
 
 rule all:
@@ -35,3 +36,4 @@ rule all:
         PLAN.figure_files(),
         f"{RESULTS}/report/index.html",
         f"{RESULTS}/mlflow/synced.json",
+        COPIES,

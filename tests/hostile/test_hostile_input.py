@@ -227,10 +227,10 @@ def test_python_tags_in_a_config_run_nothing(tmp_path):
     assert not made.exists()
 
 
-@pytest.mark.parametrize("key", ["results", "plugins"])
+@pytest.mark.parametrize("key", ["results", "plugins", "export"])
 @pytest.mark.parametrize("folder", ["a\0b", "a\nb", "x" * 300, "{seed}", "*", " "], ids=lambda text: repr(text[:9]))
 def test_folders_that_are_no_names_are_refused(key, folder):
-    """Fault: the results folder or a plug-in folder has a name with control characters, braces or 300 letters.
+    """Fault: a folder for results, plug-ins or copies has a name with control characters, braces or 300 letters.
 
     Provoked: configs with such folders are planned.
     Promised: the config is refused with the file, the key and the value.

@@ -253,6 +253,7 @@ class Config(Parameters):
     """The whole file. See config/config.yaml, which explains every key."""
 
     results: Annotated[str, Field(min_length=1)] = "results"
+    export: Annotated[str, Field(min_length=1)] | None = None
     plugins: tuple[str, ...] = ()
     seeds: Annotated[PositiveInt, Field(strict=True, le=TUNING_SEEDS_FROM)]
     backends: Annotated[tuple[BackendName, ...], Field(min_length=1), AfterValidator(_each_once)]

@@ -37,11 +37,16 @@ def problem_of(path: Path) -> str | None:
         return None
 
 
-def folder_problem(results: str, plugins: Sequence[str], root: Path) -> str | None:
+def folder_problem(results: str, plugins: Sequence[str], export: str | None, root: Path) -> str | None:
     """What is wrong with the folders that a config names; ``root``: the project, whose own files no result replaces."""
-    for key, given in [("results", results), *(("plugins", each) for each in plugins)]:
+    named = [("results", results), *(("plugins", each) for each in plugins), *([("export", export)] if export else [])]
+    for key, given in named:
         if not given.isprintable() or not given.strip() or set(given) & set("{}*?"):
             return f"{key}: {given!r}: a folder's name has no control characters, no braces and no wildcards"
+        if key == "export" and "://" in given:
+            continue
+        if key == "export" and not Path(given).is_absolute():
+            return f"export: {given!r}: neither an address such as s3://bucket/folder nor an absolute folder"
         try:
             found = Path(given).resolve()
             is_folder = found.is_dir()
@@ -50,8 +55,10 @@ def folder_problem(results: str, plugins: Sequence[str], root: Path) -> str | No
         if key == "plugins" and not is_folder:
             return f"plugins: {given!r}: {found} is no folder"
         own = root.resolve()
-        if key == "results" and (found == own or found in own.parents or _is_source(found, own)):
-            return f"results: {given!r}: {found} holds the project's own files; name another folder"
+        if key != "plugins" and (found == own or found in own.parents or _is_source(found, own)):
+            return f"{key}: {given!r}: {found} holds the project's own files; name another folder"
+        if key == "export" and found.is_relative_to(Path(results).resolve()):
+            return f"export: {given!r}: {found} is in the results folder; name another folder"
     return None
 
 

@@ -249,7 +249,7 @@ def make_plan(values: dict[str, Any], files: Sequence[str | Path], root: Path) -
         if file.is_file() and (problem := problem_of(file)):
             raise ConfigError(f"{file}: {problem}")
     config = read_config(values, files)
-    if problem := folder_problem(config.results, config.plugins, root):
+    if problem := folder_problem(config.results, config.plugins, config.export, root):
         raise ConfigError(f"{name_files(files)}:\n  {problem}")
     plan = Plan(config, files, root)
     folder = next(folder for folder in (plan.paths.root, *plan.paths.root.absolute().parents) if folder.exists())

@@ -52,15 +52,16 @@ def facts_of(plan: Plan) -> dict[str, Any]:
 def whole_config(plan: Plan) -> dict[str, Any]:
     """The config with every value in it that decides a result: it plans the same jobs, whatever later defaults are.
 
-    Left out are an absolute ``results``, which is a folder of one machine, and how it runs (``execution``, but for the
-    time budget, which decides which runs time out, and the seeds of a job, which name the files).
+    Left out are an absolute ``results``, which is a folder of one machine, ``export``, which is somebody's own, and how
+    it runs (``execution``, but for the time budget, which decides which runs time out, and the seeds of a job, which
+    name the files).
     """
     values = plan.config.model_dump(mode="json")
     for name, entry in values["datasets"].items():
         entry["params"] = plan.dataset_params(name).model_dump(mode="json")
     values["methods"] = {name: _whole_method(plan, name) for name in plan.methods}
     values["execution"] = {key: values["execution"][key] for key in ("seeds_per_job", "run_seconds")}
-    left_out = {"results"} if Path(plan.config.results).is_absolute() else set()
+    left_out = {"export", *(["results"] if Path(plan.config.results).is_absolute() else [])}
     return {key: values[key] for key in Config.model_fields if key not in left_out}
 
 

@@ -5,7 +5,7 @@ import sys
 
 from snakemake.exceptions import WorkflowError
 
-from distillbench.config import ConfigError
+from distillbench.config import ConfigError, name_files
 from distillbench.paths import Cell
 from distillbench.plan import make_plan
 from distillbench.warm import owner
@@ -23,7 +23,8 @@ gc.set_threshold(200_000, 20, 100)
 if provider := workflow.storage_settings.default_storage_provider:
     sys.exit(
         f"\n--default-storage-provider {provider!r}: results cannot be on object storage, as jobs exchange files in"
-        " the results folder. Run on a shared volume and copy the results afterwards: docs/cluster.md, Object storage.\n"
+        " the results folder. Run on a shared volume; `export` in the config copies tables, figures and report:"
+        " docs/cluster.md, Object storage.\n"
     )
 
 CONFIG_FILES = workflow.overwrite_configfiles or ["config/config.yaml"]
@@ -148,3 +149,29 @@ def chosen_values(wildcards):
     if not PLAN.config.tune:
         return []
     return str(PLAN.paths.tuning(wildcards.dataset, wildcards.pair, wildcards.method))
+
+
+# What a run ends in, and its copies on object storage, if the config asks for any (export.smk)
+FINISHED = [
+    *PLAN.table_files(),
+    *PLAN.figure_files(),
+    f"{RESULTS}/report/index.html",
+]
+
+
+def copies_of_finished():
+    if not (folder := PLAN.config.export):
+        return []
+    names = [os.path.relpath(file, RESULTS) for file in FINISHED]
+    try:
+        return storage([f"{folder.rstrip('/')}/{name}" for name in names])
+    except WorkflowError as error:
+        sys.exit(
+            f"\nThe config cannot run.\n{name_files(CONFIG_FILES)}:\n"
+            f"  export: {folder!r}: {str(error).partition('. ')[0]}\n"
+            "  Plugins are packages: pip install snakemake-storage-plugin-s3 for s3://,"
+            " -gcs for gs://, -azure for az://, -fs for a folder.\n"
+        )
+
+
+COPIES = copies_of_finished()
