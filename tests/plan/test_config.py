@@ -254,6 +254,14 @@ def test_a_dgcnn_that_cannot_train_is_refused(params, training, expected):
         plan(changed("datasets", "mnist5k", value={"params": params, "pairs": {"p": pair}}))
 
 
+def test_a_tilde_is_the_users_own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "more").mkdir()
+    found = plan({**changed("results", value="~/mine"), "plugins": ["~/more"], "export": "~/copies"})
+    assert str(found.paths.root) == str(tmp_path / "mine")
+    assert (found.config.plugins, found.config.export) == ((str(tmp_path / "more"),), str(tmp_path / "copies"))
+
+
 def test_a_results_folder_that_cannot_be_written_is_refused(tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()

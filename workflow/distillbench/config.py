@@ -1,5 +1,6 @@
 """The config file, checked: what runs. How it runs (cores, cluster) is Snakemake's profile. Imports no torch."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -249,12 +250,15 @@ class Execution(Parameters):
     warm_start: bool = True
 
 
+Folder = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]  # ~ is the user's own
+
+
 class Config(Parameters):
     """The whole file. See config/config.yaml, which explains every key."""
 
-    results: Annotated[str, Field(min_length=1)] = "results"
-    export: Annotated[str, Field(min_length=1)] | None = None
-    plugins: tuple[str, ...] = ()
+    results: Folder = "results"
+    export: Folder | None = None
+    plugins: tuple[Annotated[str, AfterValidator(os.path.expanduser)], ...] = ()
     seeds: Annotated[PositiveInt, Field(strict=True, le=TUNING_SEEDS_FROM)]
     backends: Annotated[tuple[BackendName, ...], Field(min_length=1), AfterValidator(_each_once)]
     datasets: Annotated[dict[Name, DatasetConfig], Field(min_length=1)]
