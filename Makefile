@@ -8,6 +8,7 @@ PROCESSES ?= 4
 SERVER ?= results/tracking-server
 HOST ?= 127.0.0.1
 PORT ?= 5000
+SLURM := slurm-wlm munge slurmdbd mariadb-server
 PPI ?= data/ppi24/ppi.zip
 CODE := workflow/distillbench workflow/scripts workflow/envs profiles methods datasets benchmarks docs tests
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -34,13 +35,13 @@ test: $(VENV)/installed  ## set up, check style and types, run the tests
 	snakefmt --check Snakefile workflow/rules
 	pytest -n logical --maxprocesses 4
 
-test-slurm: $(VENV)/installed  ## run on a SLURM of one node, started on this machine; as root on Debian
-	@command -v slurmctld munged >/dev/null || { \
+test-slurm: $(VENV)/installed  ## run on SLURM, started on this machine; as root on Debian
+	@dpkg --status $(SLURM) >/dev/null 2>&1 || { \
 		test "$$(id -u)" = 0 && command -v apt-get >/dev/null || \
-			{ echo 'needs slurm-wlm and munge, which are installed as root on Debian' >&2; exit 1; }; \
+			{ echo 'needs $(SLURM), which are installed as root on Debian' >&2; exit 1; }; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; }
-	pytest tests/slurm/on_slurm.py
+			apt-get install -y -qq --no-install-recommends $(SLURM) >/dev/null; }
+	pytest tests/slurm/on_slurm.py tests/slurm/on_nodes.py
 
 audit: $(VENV)/installed  ## whether a pinned version has a known vulnerability: asks pypi.org
 	pip install --quiet 'pip-audit>=2.9'

@@ -39,7 +39,7 @@ def test_the_image_has_the_locked_torch_and_no_root():
 def test_the_pod_plans_the_run(tmp_path):
     done = snakemake(tmp_path, *POD["containers"][0]["args"], "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "distill" in done.stdout and "mem_mb=3000" in done.stdout
+    assert "rule distill:" in done.stdout
 
 
 def test_the_profile_fits_into_the_pod():

@@ -1,6 +1,7 @@
 """What jobs ask of a batch system, from the config's estimates."""
 
 import copy
+import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from distillbench.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-DIGITS, CLOUDS = Cell("digits", "pyg", "gat"), Cell("mnist5k", "dgl", "dgcnn")
+DIGITS, CLOUDS = Cell("digits", "pyg", "gat"), Cell("mnist5k", "pyg", "dgcnn")
 
 
 def planned(of_dataset=None, of_pair=None, **changes):
@@ -30,6 +31,21 @@ def test_time_grows_with_the_runs_of_a_job_and_no_run_is_longer_than_its_budget(
     assert plan.demand(DIGITS, 1) == Demand(3000, 5 + 10, 0)
     assert plan.demand(DIGITS, 5) == Demand(3000, 5 + 50, 0)
     assert planned(execution={"run_seconds": 120}).demand(DIGITS, 5) == Demand(3000, 5 + 10, 0)
+
+
+def test_data_are_prepared_with_the_memory_of_their_data_set_and_without_a_gpu():
+    plan = planned({"memory_mb": 8000}, {"memory_mb": 16000}, resources={"memory_mb": 4000, "gpus": 1})
+    assert plan.data_demand("digits") == Demand(8000, 30, 0)
+    assert plan.data_demand("mnist5k") == Demand(4000, 30, 0)
+
+
+@pytest.mark.parametrize("version, of_dgl", [("1.1.3", 0), ("1.1.3+cu118", 1)])
+def test_a_gpu_is_asked_for_only_where_the_backend_can_use_one(monkeypatch, version, of_dgl):
+    monkeypatch.setattr(importlib.metadata, "version", {"dgl": version}.__getitem__)
+    plan = planned(resources={"gpus": 1})
+    asked = {backend: plan.demand(DIGITS._replace(backend=backend), 1).gpus for backend in ("pyg", "csr", "dgl")}
+    assert asked == {"pyg": 1, "csr": 1, "dgl": of_dgl}
+    assert planned(backends=["dgl"], resources={"gpus": 1}).asks_for_gpus == bool(of_dgl)
 
 
 def test_the_pair_is_asked_first_then_the_data_set_then_the_config():

@@ -1,4 +1,4 @@
-"""A SLURM of one node, for all tests here. A plain `pytest` does not collect them, `make test-slurm` does."""
+"""A SLURM on this machine for each file of tests here, which `make test-slurm` runs and a plain `pytest` does not."""
 
 import shutil
 import subprocess
@@ -6,24 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.projects import CPUS, MEMORY_MB, TABLE, TINY, OnSlurm, slurm
+from tests.slurm.projects import TABLE, TINY, OnSlurm, slurm
 from tests.workflow.conftest import Project, checkout
 
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
-    """SLURM, running. What it started is stopped again, whatever happened."""
+@pytest.fixture(scope="module")
+def cluster(request, tmp_path_factory):
+    """SLURM, running as the file's CLUSTER says (start.sh). What it started is stopped again, whatever happened."""
     folder = tmp_path_factory.mktemp("slurm")
-    missing = [name for name in ("slurmctld", "slurmd", "munged") if not shutil.which(name)]
-    assert not missing, f"{', '.join(missing)} not found: `make test-slurm` installs slurm-wlm and munge"
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CPUS": str(CPUS), "MEMORY_MB": str(MEMORY_MB)}
+    daemons = ["slurmctld", "slurmd", "munged", "slurmdbd", "mariadbd"]
+    missing = [name for name in daemons if not shutil.which(name)]
+    assert not missing, f"{', '.join(missing)} not found: `make test-slurm` installs them"
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **request.module.CLUSTER}
     try:
         subprocess.run([HERE / "start.sh", folder], check=True, timeout=120, env=environment)
         yield folder
+        slurm("scancel", "--user", "root", "--full")  # only where start.sh has succeeded: this cluster is ours
     finally:
-        slurm("scancel", "--user", "root", "--full")
         subprocess.run([HERE / "stop.sh", folder], check=True, timeout=120)
 
 
@@ -37,9 +38,11 @@ def quiet(tmp_path_factory) -> Project:
 
 
 @pytest.fixture
-def project(cluster, quiet, tmp_path) -> OnSlurm:
+def project(cluster, quiet, tmp_path):
     """A copy of it without the students: what is trained from here on is trained by jobs of SLURM."""
     copy = quiet.copy(tmp_path / "project")
     for folder in ("runs", "tables", "logs/runs"):
         shutil.rmtree(copy.folder / "results" / folder)
-    return OnSlurm(copy.folder, copy.environment)
+    submitting = OnSlurm(copy.folder, copy.environment)
+    yield submitting
+    submitting.end()

@@ -1,28 +1,16 @@
-"""On a SLURM cluster."""
+"""On a SLURM cluster without accounting."""
 
 import os
 import re
 import signal
-import time
+from collections import Counter
 
-import pandas as pd
 import pytest
-import yaml
 
-from tests.slurm.projects import CPUS, TABLE, TINY, slurm
-from tests.workflow.conftest import ROOT, Project
+from tests.slurm.projects import STUDENTS, TINY, slurm, table, wait_for
 
-RUNS = "results/runs/digits/csr/gat"
-STUDENTS = [f"{RUNS}/{method}/records-0.json" for method in TINY["methods"]]
-
-
-def wait_for(condition, run, seconds=120):
-    """Until the condition holds, while Snakemake runs."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert run.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
+CLUSTER = {"CPUS": "2", "MEMORY_MB": "8000"}
+SUPERVISED, LSP = STUDENTS
 
 
 def jobs(project, rule):
@@ -30,52 +18,45 @@ def jobs(project, rule):
     return re.findall(rf"submitted with SLURM jobid (\d+) \(log: \S*rule_{rule}/", project.output)
 
 
-def count_trainings_of_lsp(project):
-    """Have every training of LSP add a line to the file ``trainings``."""
-    method = project.folder / "methods/lsp.py"
-    counting = """
+def count_trainings(project, seconds_of_lsp):
+    """Have every training add its method to the file ``trainings``, and LSP take longer."""
+    for method, seconds in {"supervised": 0, "lsp": seconds_of_lsp}.items():
+        file = project.folder / f"methods/{method}.py"
+        counting = f"""
     def prepare(self, setup):
+        import time
+
         with open("trainings", "a") as file:
-            file.write("begun\\n")
+            file.write("{method}\\n")
+        time.sleep({seconds})
 
     def terms(self, """
-    method.write_text(method.read_text().replace("\n    def terms(self, ", counting, 1))
+        file.write_text(file.read_text().replace("\n    def terms(self, ", counting, 1))
 
 
-def table(project):
-    """The bytes of the table of all records, made here."""
-    if not (project.folder / TABLE).exists():
-        Project(project.folder, project.environment).run(TABLE)
-    return (project.folder / TABLE).read_bytes()
-
-
-def test_the_smoke_config_runs_to_its_table_and_groups_ask_for_no_more_than_a_node_has(project):
-    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
-    (project.folder / "config/test.yaml").write_text(yaml.safe_dump(config))
-    project.finish(project.start())
-    table = pd.read_csv(project.folder / "results/smoke/tables/comparison.csv")
-    assert (table["n_ok"] == 2).all() and set(table["backend"]) == {"pyg", "dgl"}
-    assert (project.folder / "results/smoke/mlflow/synced.json").exists()
-    number = re.findall(r"SLURM jobid (\d+) \(log: \S*group_tables", project.output)
-    assert len(number) == 1  # tables, figures, report and MLflow are one job
-    assert int(re.search(r"NumCPUs=(\d+)", slurm("scontrol", "show", "job", number[0]))[1]) <= CPUS
+def running():
+    """The methods whose students are trained by jobs that run now; a job's comment has its wildcards."""
+    return re.findall(r"^R .*(supervised|lsp)", slurm("squeue", "--noheader", "--format", "%t %k"), re.MULTILINE)
 
 
 def test_a_cancelled_job_is_tried_again_and_resumes_at_its_seed(project, quiet):
     """Fault: a running job is cancelled (scancel).
 
     Provoked: the job of three seeds is cancelled when the first is finished and the second has a checkpoint.
-    Promised: it is submitted again by itself, the finished seed is not trained again, the table is that of a quiet run.
+    Promised: it is submitted again by itself, the finished seed is not trained again, the second one goes on at its
+    checkpoint, the table is that of a quiet run.
     """
-    folder = project.folder / RUNS / "lsp"
-    run = project.start(*STUDENTS)
+    folder = (project.folder / LSP).parent
+    run = project.start(LSP)
     wait_for(lambda: (folder / "seed-0.json").exists() and (folder / "seed-1.checkpoint.pt").exists(), run)
     before = project.records()
-    running = [j for j in jobs(project, "distill") if "lsp" in slurm("scontrol", "show", "job", j)]
-    slurm("scancel", running[-1])
+    slurm("scancel", *jobs(project, "distill"))
     assert "Trying to restart job" in project.finish(run)
     after = project.records()
     assert {name: after[name] for name in before} == before
+    log = (project.folder / "results/logs/runs/digits/csr/gat/lsp/0.log").read_text()  # of the second job
+    assert "seed 1 (run 1 of 2) begins" in log and "seed 1 (run 1 of 2): epoch 1 of" not in log
+    assert "seed 2 (run 2 of 2): epoch 1 of" in log
     assert table(project) == table(quiet)
 
 
@@ -85,15 +66,14 @@ def test_a_node_is_drained_during_the_run(project, quiet):
     Provoked: the only node is set to drain when the first job runs, and back when that has finished.
     Promised: the running job ends, the others wait and then run, the table is that of a quiet run.
     """
-    node = slurm("sinfo", "--noheader", "--format", "%n").strip()
     run = project.start(*STUDENTS, "--jobs=1")
     wait_for(lambda: "R" in slurm("squeue", "--noheader", "--format", "%t"), run)
-    slurm("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    slurm("scontrol", "update", "nodename=node1", "state=drain", "reason=test")
     try:
         wait_for(lambda: slurm("sinfo", "--noheader", "--format", "%T").strip() == "drained", run)
         wait_for(lambda: "PD" in slurm("squeue", "--noheader", "--format", "%t"), run)
     finally:
-        slurm("scontrol", "update", f"nodename={node}", "state=resume")
+        slurm("scontrol", "update", "nodename=node1", "state=resume")
     project.finish(run)
     assert table(project) == table(quiet)
 
@@ -107,7 +87,7 @@ def test_a_job_that_needs_more_memory_than_it_asked_for_gets_more(cluster, proje
     project.configure(**{**TINY, "resources": {"memory_mb": 500, "run_minutes": 1}})
     project.finish(project.start(STUDENTS[0], "--retries=9"))
     first, *more = jobs(project, "distill")
-    assert "exceeded memory limit" in (cluster / "log/slurmd.log").read_text()
+    assert "exceeded memory limit" in (cluster / "log/node1.log").read_text()
     asked = [int(re.search(r"mem=(\d+)M", slurm("scontrol", "show", "job", number))[1]) for number in (first, *more)]
     assert len(asked) > 1 and asked == [500 * (n + 1) for n in range(len(asked))]
     assert table(project) == table(quiet)
@@ -116,22 +96,26 @@ def test_a_job_that_needs_more_memory_than_it_asked_for_gets_more(cluster, proje
 def test_the_submitting_process_is_killed_and_started_again(project, quiet):
     """Fault: the submitting Snakemake process is killed (SIGKILL) while jobs run.
 
-    Provoked: it is killed when the first of three seeds is finished, and started again at once, its jobs still running.
+    Provoked: it is killed when one of two jobs has ended and the first of the other's three seeds is finished, and
+    started again at once, so that the new job of these seeds runs beside the old one (seen in squeue).
     Promised: a job that is still running is waited for and what it trains is used: each seed is trained once (counted),
     the table is that of a quiet run.
     """
-    folder = project.folder / RUNS / "lsp"
-    count_trainings_of_lsp(project)
+    supervised, lsp = project.folder / SUPERVISED, project.folder / LSP
+    count_trainings(project, seconds_of_lsp=12)
     run = project.start(*STUDENTS)
-    wait_for(lambda: (folder / "seed-0.json").exists(), run)
+    wait_for(lambda: supervised.exists() and (lsp.parent / "seed-0.json").exists(), run)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     before = project.records()
     project.run("--unlock")
-    project.finish(project.start(*STUDENTS))
+    again = project.start(*STUDENTS)
+    wait_for(lambda: running().count("lsp") == 2, again)
+    assert not lsp.exists()
+    project.finish(again)
     after = project.records()
     assert {name: after[name] for name in before} == before
-    assert (project.folder / "trainings").read_text().splitlines() == ["begun"] * 3  # of three seeds, one each
+    assert Counter((project.folder / "trainings").read_text().split()) == {"supervised": 3, "lsp": 3}  # of seeds
     assert table(project) == table(quiet)
 
 

@@ -2,9 +2,9 @@
 # Ends what start.sh FOLDER has started, and waits for it.
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: stop.sh FOLDER}")
-for name in slurmd slurmctld munged; do
-  [ -f "$folder/run/$name.pid" ] || continue
-  pid=$(cat "$folder/run/$name.pid")
+for file in "$folder"/run/{node*,slurmctld,slurmdbd,mariadbd,munged}.pid; do
+  [ -f "$file" ] || continue
+  pid=$(cat "$file")
   kill "$pid" 2>/dev/null || true
   for _ in $(seq 100); do
     kill -0 "$pid" 2>/dev/null || break

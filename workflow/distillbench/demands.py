@@ -1,17 +1,19 @@
 """What a job asks of a batch system or a cloud: memory, time, GPUs. Imports no torch.
 
-From the config's own estimates (config.Resources) for its data set and pair, and the number of runs in a job. A local
-run asks for nothing: there the cores decide what runs side by side.
+From the config's own estimates (config.Resources) for its data set and pair, and the number of runs in a job. GPUs only
+for backends that can use one. A local run asks for nothing: there the cores decide what runs side by side.
 """
 
 import math
 from typing import NamedTuple
 
+from distillbench.backends import runs_on_gpus
 from distillbench.config import Config, Resources
 from distillbench.paths import Cell
 
 USUAL = Resources(memory_mb=3000, run_minutes=10.0, gpus=0)
 START_MINUTES = 5  # imports, data, writing
+DATA_MINUTES = 30  # a download, mostly
 
 
 class Demand(NamedTuple):
@@ -26,10 +28,8 @@ class Demand(NamedTuple):
         return self._replace(memory_mb=attempt * self.memory_mb, minutes=attempt * self.minutes)
 
 
-def estimate(config: Config, cell: Cell) -> Resources:
-    """The config's estimates of a run in a cell: of the pair, else the data set, else the config, else USUAL."""
-    entry = config.datasets[cell.dataset]
-    given = (config.resources, entry.resources, entry.pairs[cell.pair.partition("@")[0]].resources)
+def estimate(*given: Resources) -> Resources:
+    """The last of these estimates that gives a value, for each value; else USUAL's."""
     values = USUAL.model_dump()
     for resources in given:
         values |= resources.model_dump(exclude_none=True)
@@ -38,7 +38,16 @@ def estimate(config: Config, cell: Cell) -> Resources:
 
 def demand(config: Config, cell: Cell, runs: int) -> Demand:
     """What a job with so many runs in a cell asks for. A run takes no longer than its time budget (run_seconds)."""
-    found = estimate(config, cell)
+    entry = config.datasets[cell.dataset]
+    found = estimate(config.resources, entry.resources, entry.pairs[cell.pair.partition("@")[0]].resources)
     assert found.memory_mb is not None and found.run_minutes is not None and found.gpus is not None
     each = min(found.run_minutes, config.execution.run_seconds / 60)
-    return Demand(found.memory_mb, math.ceil(START_MINUTES + runs * each), found.gpus)
+    gpus = found.gpus if found.gpus and runs_on_gpus(cell.backend) else 0
+    return Demand(found.memory_mb, math.ceil(START_MINUTES + runs * each), gpus)
+
+
+def data_demand(config: Config, dataset: str) -> Demand:
+    """What the job that prepares a data set asks for."""
+    found = estimate(config.resources, config.datasets[dataset].resources)
+    assert found.memory_mb is not None
+    return Demand(found.memory_mb, DATA_MINUTES, 0)

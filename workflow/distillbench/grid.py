@@ -7,7 +7,7 @@ from typing import Any
 
 from distillbench.backends import missing_reason
 from distillbench.config import Config, Pair, Protocol
-from distillbench.demands import Demand, demand
+from distillbench.demands import Demand, data_demand, demand
 from distillbench.paths import Cell, Paths
 from distillbench.sources import Sources
 from distillbench.tuning import space_of
@@ -22,7 +22,7 @@ class Grid(Sources):
         super().__init__(config, files, root)
         self.paths = Paths(config.results)
         self._applying: dict[Cell, list[str]] = {}
-        self._demands: dict[tuple[str, str, int], Demand] = {}
+        self._demands: dict[tuple[Cell, int], Demand] = {}
 
     # what there is
 
@@ -152,10 +152,13 @@ class Grid(Sources):
 
     def demand(self, cell: Cell, runs: int) -> Demand:
         """What a job with so many runs in a cell asks of a batch system."""
-        key = (cell.dataset, cell.pair, runs)
-        if key not in self._demands:
-            self._demands[key] = demand(self.config, cell, runs)
-        return self._demands[key]
+        if (cell, runs) not in self._demands:
+            self._demands[cell, runs] = demand(self.config, cell, runs)
+        return self._demands[cell, runs]
+
+    def data_demand(self, dataset: str) -> Demand:
+        """What the job that prepares a data set asks of a batch system."""
+        return data_demand(self.config, dataset)
 
     @property
     def asks_for_gpus(self) -> bool:

@@ -81,21 +81,25 @@ def student_params(wildcards):
 
 
 # What a job asks of a batch system (distillbench.demands); a retry asks for more.
-def asks(cell, runs):
-    """Resources of a rule whose jobs have so many runs in such a cell, both looked up by wildcards."""
+def asks(demand):
+    """Resources of a rule whose jobs demand what this function of their wildcards gives."""
 
     def of(name):
-        return lambda wildcards, attempt: getattr(
-            PLAN.demand(cell(wildcards), runs(wildcards)).at(attempt), name
-        )
+        return lambda wildcards, attempt: getattr(demand(wildcards).at(attempt), name)
 
     found = {"mem_mb": of("memory_mb"), "runtime": of("minutes")}
     # Snakemake calls each of them for each job
     return found | ({"gpu": of("gpus")} if PLAN.asks_for_gpus else {})
 
 
-def runs_of_shard(wildcards):
-    return len(PLAN.seeds(int(wildcards.shard)))
+def demand_of_shard(wildcards):
+    runs = len(PLAN.seeds(int(wildcards.shard)))
+    return PLAN.demand(cell_of(wildcards), runs)
+
+
+def minutes(each):
+    """Wall time of the jobs of a rule that trains nothing."""
+    return lambda wildcards, attempt: each * attempt
 
 
 # In the rules that have jobs in every cell, the files that a result depends on are a parameter, by content, and only the

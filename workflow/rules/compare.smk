@@ -9,6 +9,8 @@ rule collect:
         parquet=f"{RESULTS}/tables/runs.parquet",
     log:
         f"{RESULTS}/logs/collect.log",
+    resources:
+        runtime=minutes(5),
     params:
         expected=PLAN.expected(),
         skipped=PLAN.skipped(),
@@ -44,6 +46,8 @@ rule compare:
         across=f"{RESULTS}/tables/across.csv",
     log:
         f"{RESULTS}/logs/compare.log",
+    resources:
+        runtime=minutes(10),
     params:
         compare=PLAN.config.compare.model_dump(),
         protocols=PLAN.remarks(),
@@ -59,6 +63,8 @@ rule profiles:
         csv=f"{RESULTS}/tables/profiles.csv",
     log:
         f"{RESULTS}/logs/profiles.log",
+    resources:
+        runtime=minutes(5),
     script:
         "../scripts/profiles.py"
 
@@ -72,5 +78,7 @@ rule pareto:
         csv=f"{RESULTS}/tables/pareto.csv",
     log:
         f"{RESULTS}/logs/pareto.log",
+    resources:
+        runtime=minutes(5),
     script:
         "../scripts/pareto.py"

@@ -8,6 +8,8 @@ rule dataset:
         card=f"{RESULTS}/data/{{dataset}}/data.json",
     log:
         f"{RESULTS}/logs/data/{{dataset}}.log",
+    resources:
+        **asks(lambda wildcards: PLAN.data_demand(wildcards.dataset)),
     params:
         data=lambda wildcards: PLAN.data_params(wildcards.dataset),
     script:

@@ -10,7 +10,7 @@ rule distill:
         f"{RESULTS}/logs/runs/{{dataset}}/{{backend}}/{{pair}}/{{method}}/{{shard}}.log",
     threads: 1
     resources:
-        **asks(cell_of, runs_of_shard),
+        **asks(demand_of_shard),
     params:
         run=student_params,
         code=student_code,

@@ -18,6 +18,8 @@ rule figure:
         svg=f"{RESULTS}/figures/{{dataset}}.svg",
     log:
         f"{RESULTS}/logs/figures/{{dataset}}.log",
+    resources:
+        runtime=minutes(2),
     params:
         what="dataset",
         arguments=lambda wildcards, input: {
@@ -46,6 +48,8 @@ rule pareto_figure:
         svg=f"{RESULTS}/figures/pareto-{{dataset}}.svg",
     log:
         f"{RESULTS}/logs/figures/pareto-{{dataset}}.log",
+    resources:
+        runtime=minutes(2),
     params:
         what="pareto",
         arguments=lambda wildcards, input: {
@@ -73,6 +77,8 @@ rule libraries_figure:
         svg=f"{RESULTS}/figures/libraries.svg",
     log:
         f"{RESULTS}/logs/figures/libraries.log",
+    resources:
+        runtime=minutes(2),
     params:
         what="libraries",
         arguments=lambda wildcards, input: {"equivalence": input.equivalence},
@@ -95,6 +101,8 @@ rule across_figure:
         svg=f"{RESULTS}/figures/across.svg",
     log:
         f"{RESULTS}/logs/figures/across.log",
+    resources:
+        runtime=minutes(5),
     params:
         what="across",
         arguments=lambda wildcards, input: {
@@ -119,6 +127,8 @@ rule curves:
         svg=f"{RESULTS}/figures/curves/{{dataset}}-{{backend}}-{{pair}}.svg",
     log:
         f"{RESULTS}/logs/figures/curves/{{dataset}}-{{backend}}-{{pair}}.log",
+    resources:
+        runtime=minutes(1),
     params:
         what="training",
         arguments=lambda wildcards, input: {

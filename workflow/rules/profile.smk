@@ -11,7 +11,8 @@ rule profile:
         f"{RESULTS}/logs/profiles/{{dataset}}/{{backend}}/{{pair}}.log",
     threads: all_cores()  # nothing else beside a measurement
     resources:
-        **asks(cell_of, lambda _: PROFILED),
+        **asks(lambda wildcards: PLAN.demand(cell_of(wildcards), PROFILED)),
+        slurm_extra="--exclusive",
     params:
         run=lambda wildcards: PLAN.profile_params(cell_of(wildcards)),
         code=profile_code,

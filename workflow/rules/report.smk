@@ -18,6 +18,8 @@ rule report:
         shown=f"{RESULTS}/report/shown.json",
     log:
         f"{RESULTS}/logs/report.log",
+    resources:
+        runtime=minutes(5),
     params:
         facts=facts_of(PLAN),
     script:

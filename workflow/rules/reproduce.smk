@@ -20,6 +20,8 @@ rule reproduce:
         markdown=f"{RESULTS}/tables/reproduction.md",
     log:
         f"{RESULTS}/logs/reproduce.log",
+    resources:
+        runtime=minutes(5),
     params:
         pairs=PLAN.published_pairs(),
     script:

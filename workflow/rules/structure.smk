@@ -24,6 +24,8 @@ rule structure_figure:
     log:
         f"{RESULTS}/logs/figures/structure/{{dataset}}-{{backend}}-{{pair}}.log",
     threads: 1
+    resources:
+        **asks(lambda wildcards: PLAN.demand(cell_of(wildcards), 1)),
     params:
         figure=lambda wildcards: PLAN.structure_params(cell_of(wildcards)),
     script:

@@ -8,7 +8,7 @@ rule teacher:
     priority: 10  # everything else waits for the teachers
     threads: 1
     resources:
-        **asks(cell_of, runs_of_shard),
+        **asks(demand_of_shard),
     params:
         run=teacher_params,
         code=teacher_code,

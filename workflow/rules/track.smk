@@ -7,6 +7,8 @@ rule track:
         synced=f"{RESULTS}/mlflow/synced.json",
     log:
         f"{RESULTS}/logs/track.log",
+    resources:
+        runtime=minutes(30),
     script:
         "../scripts/track.py"
 

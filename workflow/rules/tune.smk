@@ -10,7 +10,9 @@ rule tuning_teacher:
     priority: 20  # the trials wait for it, and everything else for them
     threads: 1
     resources:
-        **asks(cell_of, lambda _: PLAN.config.tune.seeds),
+        **asks(
+            lambda wildcards: PLAN.demand(cell_of(wildcards), PLAN.config.tune.seeds)
+        ),
     params:
         run=lambda wildcards: PLAN.tuning_teacher_params(cell_of(wildcards)),
         code=teacher_code,
@@ -31,8 +33,10 @@ rule tune:
     threads: 1
     resources:
         **asks(
-            tuned_cell,
-            lambda _: PLAN.config.tune.seeds * PLAN.config.tune.trials,
+            lambda wildcards: PLAN.demand(
+                tuned_cell(wildcards),
+                PLAN.config.tune.seeds * PLAN.config.tune.trials,
+            )
         ),
     params:
         tuning=lambda wildcards: PLAN.tuning_params(
@@ -51,5 +55,7 @@ rule tuning_table:
         csv=f"{RESULTS}/tables/tuning.csv",
     log:
         f"{RESULTS}/logs/tuning.log",
+    resources:
+        runtime=minutes(5),
     script:
         "../scripts/tuning_table.py"

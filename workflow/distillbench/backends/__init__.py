@@ -1,6 +1,7 @@
 """The graph libraries, and what does without one, each behind the same protocol. Imports none of them, nor torch."""
 
 import importlib
+import importlib.metadata
 import importlib.util
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,11 @@ def missing_reason(name: str) -> str | None:
     if importlib.util.find_spec(MODULES[name]) is None:
         return f"{MODULES[name]} is not installed"
     return None
+
+
+def runs_on_gpus(name: str) -> bool:
+    """Whether a backend could use a GPU, by its installed version: DGL's wheels for CUDA are called 1.1.3+cu118."""
+    return name != "dgl" or (missing_reason("dgl") is None and "+cu" in importlib.metadata.version("dgl"))
 
 
 def get_backend(name: str) -> "Backend":
