@@ -51,11 +51,11 @@ benchmarks: $(VENV)/installed  ## how fast the code is beside plain formulations
 	python -m benchmarks
 
 tracking-server: $(VENV)/installed  ## MLflow for a team, on PostgreSQL; HOST= and ALLOWED_HOSTS= beyond this machine
-	python -m distillbench.server --folder $(SERVER) --host $(HOST) --port $(PORT) \
+	python -m distillbench.server --folder '$(SERVER)' --host '$(HOST)' --port '$(PORT)' \
 		$(if $(ALLOWED_HOSTS),--allowed-hosts '$(ALLOWED_HOSTS)')
 
-ui: $(VENV)/installed  ## browse all runs in MLflow
-	python -m distillbench.tracking ui --results $(RESULTS)
+ui: $(VENV)/installed  ## browse all runs in MLflow; PORT= where 5000 is taken
+	python -m distillbench.tracking ui --results '$(RESULTS)' --port '$(PORT)'
 
 gpu-paper:  ## on a machine with a GPU, torch and PyG: the full PPI-24 teacher and students; PPI=path of ppi.zip
 	PYTHONPATH=workflow python3 -m distillbench.run --config config/gpu-paper.yaml --processes $(PROCESSES) \

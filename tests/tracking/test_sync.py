@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -295,6 +296,23 @@ def test_a_damaged_store_is_told_to_be_written_anew(results: Path) -> None:
     (results / "mlflow" / "mlflow.db").write_text("no database " * 100)
     with pytest.raises(TrackingError, match=r"mlflow\.db: not an MLflow store .* delete it and sync again"):
         sync(results)
+
+
+def test_a_password_is_never_shown_and_an_address_is_no_status(
+    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: a tracking server with the password in its address does not answer.
+
+    Provoked: a sync to a port with 401 in its number on which nobody listens, and to a folder.
+    Promised: the error says so, without the password, and does not blame name and password.
+    """
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 14401))
+        for uri in ("http://admin:top-secret@127.0.0.1:14401", "file://admin:top-secret@127.0.0.1/mlruns"):
+            assert tracking.main(["sync", "--results", str(results), "--uri", uri]) == 1
+            said = capsys.readouterr().err
+            assert "…@127.0.0.1" in said and "top-secret" not in said and "MLFLOW_TRACKING_PASSWORD" not in said
 
 
 def test_a_folder_as_store_is_refused(results: Path) -> None:

@@ -1,5 +1,6 @@
 """The MLflow page as a reader meets it: served by our command line, driven in headless Chromium."""
 
+import http.client
 import os
 import shutil
 import signal
@@ -178,6 +179,20 @@ def test_a_run_shows_its_parameters_metrics_and_curves(browser: Any, address: st
     drawn = "return document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length"
     assert wait_for(lambda: browser.execute_script(drawn) >= 3)  # one line a curve
     browser.save_screenshot(tmp_path / "curves.png")
+
+
+def test_a_page_that_pretends_to_be_this_machine_is_refused(address: str) -> None:
+    """Fault: a page of somebody else's, open in the browser, reaches the page of `make ui` by a name of its own.
+
+    Provoked: requests to the port with names that resolve to this machine (DNS rebinding), such as 10.evil.com.
+    Promised: they are refused; those to this machine's own names are answered, by whatever port a tunnel has.
+    """
+    port = int(address.split(":")[2].split("/")[0])
+    expected = {f"127.0.0.1:{port}": 200, "localhost:6000": 200, f"10.evil.com:{port}": 403, f"evil.com:{port}": 403}
+    for host, status in expected.items():
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        connection.request("GET", "/ajax-api/2.0/mlflow/experiments/search?max_results=1", headers={"Host": host})
+        assert connection.getresponse().status == status, host
 
 
 def test_without_a_store_the_reader_is_told_what_to_run(tmp_path: Path) -> None:

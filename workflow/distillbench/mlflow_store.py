@@ -32,6 +32,11 @@ QUIET = {
 }
 
 
+# What a server on this machine answers to, by any port: that of a tunnel may be another. MLflow's own list has patterns
+# such as 10.*, which fits 10.evil.com: a page of that name could read and write here (DNS rebinding).
+OWN_NAMES = ("127.0.0.1:*", "localhost:*")
+
+
 def import_mlflow() -> None:
     """Import MLflow (3 s) with its telemetry off."""
     for key, value in QUIET.items():
@@ -43,7 +48,7 @@ def connect(uri: str) -> "MlflowClient":
     """A client for a store. Raises TrackingError for a folder, which MLflow no longer writes into."""
     if uri.startswith("file:") or "://" not in uri:
         raise TrackingError(
-            f"'{uri}': MLflow no longer writes into folders: use sqlite:///…, postgresql://… or https://…"
+            f"'{without_password(uri)}': MLflow no longer writes into folders: use sqlite:///…, postgresql://… or https://…"
         )
     from mlflow import MlflowClient
 
@@ -138,9 +143,9 @@ def store_uri(store: Path) -> str:
     return f"sqlite:///{store}"
 
 
-def without_password(uri: str) -> str:
-    """A URI that may be shown."""
-    return re.sub(r"//[^/@]*@", "//…@", uri)
+def without_password(text: str) -> str:
+    """A text that may be shown: what comes before an @ in its URIs is left out."""
+    return re.sub(r"(\w+://)?[^\s'\"]+@", r"\1…@", text)
 
 
 def artifact_uri(folder: Path) -> str:

@@ -5,15 +5,17 @@
 PostgreSQL is Debian's (or any on the PATH), with a database of its own in the folder, reached by a socket file and by
 nobody else. Artifacts are sent through the server. Who wants in needs a name and a password: that of ``admin`` is made
 the first time and kept in ``admin-password``, which only its owner can read. The server listens on this machine alone
-unless it is told the names that it answers to (``--allowed-hosts``). Ctrl-C ends both; the next start goes on.
+unless it is told the names that it answers to (``--allowed-hosts``). Ctrl-C ends both, and so does whatever ends this
+process; the next start goes on.
 """
 
 import argparse
 import contextlib
 import getpass
-import hashlib
 import os
+import pwd
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,61 +26,133 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distillbench.mlflow_store import QUIET, TrackingError, check_port
+from distillbench.locks import locked
+from distillbench.mlflow_store import OWN_NAMES, QUIET, TrackingError, check_port, import_mlflow
 
 LOOPBACK = ("127.0.0.1", "localhost")
+EVERYWHERE = "0.0.0.0"  # nosec B104  # compared with what was asked for
 _STOP_SECONDS = 20.0
 
 
-def serve(folder: Path, host: str, port: int, allowed_hosts: str | None) -> int:
-    """Run PostgreSQL and MLflow until one of them ends or this process is asked to. Returns the exit status.
+def serve(folder: Path, host: str, port: int, allowed_hosts: str | None, new_password: bool = False) -> int:
+    """Run PostgreSQL and MLflow until MLflow ends or this process is asked to. Returns the exit status.
 
     Raises TrackingError: beyond this machine without ``allowed_hosts``, a port that is taken, PostgreSQL that is not
-    there or does not start.
+    there, does not start or ends by itself, a database whose password is lost; BusyError: a folder that is served.
     """
-    if host not in LOOPBACK and not allowed_hosts:
+    names = _names(host, port, allowed_hosts)
+    folder = folder.resolve()  # PostgreSQL's programs are run in another working directory
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock", busy=f"{folder}: a tracking server is already running in this folder", wait=False):
+        check_port(port, host)
+        password = _password(folder, new_password)
+        with _postgres(folder) as (database, postgres):
+            if new_password:
+                _set_password(_of_accounts(database), password)
+            with _ending(_mlflow(folder, database, host, port, names, password)) as mlflow:
+                _introduce(folder, f"http://{LOOPBACK[0] if host == EVERYWHERE else host}:{port}", names)
+                return _until_one_ends(mlflow, postgres, folder)
+
+
+def _names(host: str, port: int, allowed_hosts: str | None) -> list[str]:
+    """The names that the server answers to, besides those of its own machine."""
+    names = [name.strip() for name in (allowed_hosts or "").split(",") if name.strip()]
+    if host not in LOOPBACK and not names:
         raise TrackingError(
             f"--host {host}: to be reached from other machines the server has to know the names it answers to, "
             "such as --allowed-hosts mlflow.example.org:5000; keep it behind a proxy that speaks HTTPS"
         )
-    check_port(port, host)
-    folder = folder.resolve()  # PostgreSQL's programs are run in another working directory
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        _postgres(folder / "postgres") as database,
-        _ending(_mlflow(folder, database, host, port, allowed_hosts)) as it,
-    ):
-        print(f"MLflow: http://{host}:{port}   (user admin, password in {folder / 'admin-password'}; Ctrl-C ends it)")
-        print(
-            f"To write into it: MLFLOW_TRACKING_USERNAME=admin MLFLOW_TRACKING_PASSWORD=$(cat {folder}/admin-password) "
-            f"python -m distillbench.tracking sync --uri http://{host}:{port}",
-            flush=True,
+    if wrong := [name for name in names if "*" in name or "/" in name]:
+        raise TrackingError(
+            f"--allowed-hosts {wrong[0]}: a name as in mlflow.example.org:5000, without http:// and without *, which "
+            "would let in other people's pages"
         )
-        return it.wait()
+    return names if host in (*LOOPBACK, EVERYWHERE) else [*names, f"{host}:{port}"]
 
 
-def _mlflow(folder: Path, database: str, host: str, port: int, allowed_hosts: str | None) -> "subprocess.Popen[bytes]":
-    settings = folder / "basic-auth.ini"
+def _introduce(folder: Path, address: str, names: Sequence[str]) -> None:
+    file = folder / "admin-password"
+    print(f"MLflow: {address}   (starts in a few seconds; user admin, password in {file}; Ctrl-C ends it)")
+    if names:
+        print(f"From elsewhere: {', '.join(names)}")
+    print(
+        f'To write into it: MLFLOW_TRACKING_USERNAME=admin MLFLOW_TRACKING_PASSWORD="$(cat {shlex.quote(str(file))})" '
+        f"python -m distillbench.tracking sync --uri {address} --prefix NAME/",
+        flush=True,
+    )
+
+
+def _until_one_ends(mlflow: "subprocess.Popen[bytes]", postgres: "subprocess.Popen[bytes]", folder: Path) -> int:
+    while (status := mlflow.poll()) is None:
+        if postgres.poll() is not None:
+            raise TrackingError(
+                f"{folder}: PostgreSQL has ended by itself (status {postgres.returncode}); {_log(folder)}"
+            )
+        time.sleep(0.5)
+    return status
+
+
+def _mlflow(
+    folder: Path, database: str, host: str, port: int, names: Sequence[str], password: str
+) -> "subprocess.Popen[bytes]":
+    settings, artifacts = folder / "basic-auth.ini", folder / "artifacts"
     _write_for_owner(
         settings,
-        "[mlflow]\ndefault_permission = READ\n"
-        f"database_uri = {database.replace('/mlflow?', '/mlflow_auth?')}\n"
-        f"admin_username = admin\nadmin_password = {_kept(folder / 'admin-password')}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {_of_accounts(database)}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        # seconds that a password is taken as checked: checking it takes longer than the rest of most requests
+        "auth_cache_ttl_seconds = 60\n",
     )
+    artifacts.mkdir(exist_ok=True)
+    artifacts.chmod(0o700)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--app-name", "basic-auth"]
-    command += ["--serve-artifacts", "--artifacts-destination", (folder / "artifacts").as_uri()]
+    command += ["--serve-artifacts", "--artifacts-destination", artifacts.as_uri()]
     command += ["--host", host, "--port", str(port), "--workers", "2"]
-    command += ["--allowed-hosts", allowed_hosts] if allowed_hosts else []
+    command += ["--allowed-hosts", ",".join([*OWN_NAMES, *names])]
+    if names:  # pages of this machine's own names may always write
+        command += [
+            "--cors-allowed-origins",
+            ",".join(f"{how}://{name}" for name in names for how in ("http", "https")),
+        ]
     environment = {
         **os.environ,
         **QUIET,
         "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+        "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": _kept(folder / "secret-key"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     # a command of ours, no shell
-    return subprocess.Popen(command, env=environment, start_new_session=True)  # nosec B603
+    return subprocess.Popen(command, env=environment, start_new_session=True, umask=0o077)  # nosec B603
+
+
+def _of_accounts(database: str) -> str:
+    """The URI of MLflow's other database, that of names, passwords and permissions."""
+    return database.replace("/mlflow?", "/mlflow_auth?")
+
+
+def _password(folder: Path, new: bool) -> str:
+    """The password of ``admin``: MLflow makes the account with it, and from then on goes by its database."""
+    file = folder / "admin-password"
+    if new:
+        file.unlink(missing_ok=True)
+    elif (folder / "postgres").exists() and not file.exists():
+        raise TrackingError(
+            f"{file} is gone, and the database knows the old password: put the file back, or have a new one made: "
+            f"python -m distillbench.server --folder {shlex.quote(str(folder))} --new-password"
+        )
+    return _kept(file)
+
+
+def _set_password(accounts: str, password: str) -> None:
+    import_mlflow()
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore()
+    store.init_db(accounts)
+    if store.has_user("admin"):
+        store.update_user("admin", password)
 
 
 def _kept(file: Path) -> str:
@@ -92,61 +166,67 @@ def _write_for_owner(file: Path, text: str) -> None:
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
         opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
     draft.replace(file)
 
 
 @contextlib.contextmanager
-def _postgres(data: Path) -> Iterator[str]:
-    """PostgreSQL with a cluster in ``data``; the URI of its database ``mlflow``, in which everything is MLflow's."""
-    programs, as_user, user = _programs(), *_who(data)
-    # a socket's path may have 107 letters; only the owner may go into the folder
-    name = hashlib.sha256(str(data).encode()).hexdigest()[:12]
-    sockets = Path(tempfile.gettempdir()) / f"distillbench-postgres-{name}"
-    for each in (data, sockets):
-        each.mkdir(parents=True, exist_ok=True, mode=0o700)
-        each.chmod(0o700)
-        if as_user:
-            shutil.chown(each, user, user)
-    if not (data / "PG_VERSION").exists():
-        _run(
-            [
-                *as_user,
-                programs["initdb"],
-                "-D",
-                str(data),
-                "-A",
-                "trust",
-                "-U",
-                user,
-                "-E",
-                "UTF8",
-                "--no-instructions",
-            ]
+def _postgres(folder: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """PostgreSQL with a cluster in ``folder``: the URI of its database ``mlflow``, all MLflow's, and its process."""
+    programs, (user, as_user) = _programs(), _who(folder)
+    if _run(["test", "-x", str(folder)], check=False, **as_user).returncode:
+        raise TrackingError(
+            f"{folder}: PostgreSQL runs as user {user}, who cannot enter this folder or one above it: "
+            "choose one with --folder that everybody can enter, such as /srv/mlflow"
         )
-    options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
-    command = [*as_user, programs["postgres"], "-D", str(data), *options]
-    # PostgreSQL as found above, no shell
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)  # nosec B603
-    with _ending(process) as running:
-        _wait_until_it_answers(programs, sockets, user, running, data)
-        for database in ("mlflow", "mlflow_auth"):
-            done = _run([programs["createdb"], "-h", str(sockets), "-U", user, database], check=False)
-            if done.returncode and "already exists" not in done.stderr:
-                raise TrackingError(f"{data}: PostgreSQL: {done.stderr.strip()}")
-        yield f"postgresql+psycopg2://{user}@/mlflow?host={sockets}"
+    data = folder / "postgres"
+    if not data.exists():
+        _make_cluster(folder / ".postgres.draft", programs["initdb"], user, as_user)
+        (folder / ".postgres.draft").rename(data)
+    # not in the folder: a socket's path may have 107 letters
+    with tempfile.TemporaryDirectory(prefix="distillbench-postgres-", ignore_cleanup_errors=True) as sockets:
+        if as_user:
+            shutil.chown(sockets, user)
+        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
+        command = [programs["postgres"], "-D", str(data), *options]
+        (folder / "postgres.log").touch(mode=0o600)
+        with (folder / "postgres.log").open("ab") as log:
+            # PostgreSQL as found above, no shell
+            process = subprocess.Popen(command, start_new_session=True, stderr=log, cwd="/", **as_user)  # nosec B603
+        with _ending(process) as running:
+            _wait_until_it_answers(programs, sockets, user, running, folder)
+            for database in ("mlflow", "mlflow_auth"):
+                done = _run([programs["createdb"], "-h", sockets, "-U", user, database], check=False)
+                if done.returncode and "already exists" not in done.stderr:
+                    raise TrackingError(f"{data}: PostgreSQL: {done.stderr.strip()}")
+            yield f"postgresql+psycopg2://{user}@/mlflow?host={sockets}", running
+
+
+def _make_cluster(draft: Path, initdb: str, user: str, as_user: dict[str, Any]) -> None:
+    """A new cluster in a draft of its folder: where this is killed, the next start makes it again."""
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700)
+    if as_user:
+        shutil.chown(draft, user)
+    _run([initdb, "-D", str(draft), "-A", "trust", "-U", user, "-E", "UTF8", "--no-instructions"], **as_user)
 
 
 def _wait_until_it_answers(
-    programs: dict[str, str], sockets: Path, user: str, running: "subprocess.Popen[Any]", data: Path
+    programs: dict[str, str], sockets: str, user: str, running: "subprocess.Popen[bytes]", folder: Path
 ) -> None:
     deadline = time.monotonic() + 60
-    while _run([programs["pg_isready"], "-h", str(sockets), "-U", user], check=False).returncode:
+    while _run([programs["pg_isready"], "-h", sockets, "-U", user], check=False).returncode:
         if running.poll() is not None or time.monotonic() > deadline:
-            raise TrackingError(
-                f"{data}: PostgreSQL does not start; `{programs['postgres']} -D {data}` says why"
-                + (f" (user {user} has to be able to enter the folders above)" if user == "postgres" else "")
-            )
+            raise TrackingError(f"{folder}: PostgreSQL does not start; {_log(folder)}")
         time.sleep(0.2)
+
+
+def _log(folder: Path) -> str:
+    """Where PostgreSQL's log is, and its last line but for the goodbye."""
+    log = folder / "postgres.log"
+    lines = [line for line in log.read_text(errors="replace").splitlines() if "system is shut down" not in line]
+    return f"its log is {log} and ends: {''.join(lines[-1:])}"
 
 
 def _programs() -> dict[str, str]:
@@ -161,36 +241,48 @@ def _programs() -> dict[str, str]:
     return {name: str(program) for name, program in found.items()}
 
 
-def _who(data: Path) -> tuple[list[str], str]:
-    """How to run as the user that PostgreSQL runs as, and who that is: it refuses to be root."""
+def _who(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The user that PostgreSQL runs as, for it refuses to be root, and how to run a program as them."""
     if os.geteuid():
-        return [], getpass.getuser()
-    runuser = shutil.which("runuser")
-    if not runuser:
-        raise TrackingError(f"{data}: PostgreSQL does not run as root; start this as another user")
-    return [runuser, "-u", "postgres", "--"], "postgres"
+        return getpass.getuser(), {}
+    try:
+        postgres = pwd.getpwnam("postgres")
+    except KeyError as error:
+        raise TrackingError(
+            f"{folder}: PostgreSQL does not run as root, and there is no user postgres: start this as another user"
+        ) from error
+    return "postgres", {"user": postgres.pw_uid, "group": postgres.pw_gid, "extra_groups": []}
 
 
-def _run(command: Sequence[str], check: bool = True) -> "subprocess.CompletedProcess[str]":
+def _run(command: Sequence[str], check: bool = True, **as_user: Any) -> "subprocess.CompletedProcess[str]":
     # commands of this module, no shell
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")  # nosec B603
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", **as_user)  # nosec B603
     if check and done.returncode:
-        raise TrackingError(f"{' '.join(command)}: {done.stderr.strip()}")
+        raise TrackingError(f"{shlex.join(command)}: {done.stderr.strip()}")
     return done
 
 
+# Waits until the other end of its input is closed, by us or by our end, even by SIGKILL.
+# SIGINT: PostgreSQL ends its connections, too.
+_KEEPER = "import os, signal, sys; os.read(0, 1); os.killpg(int(sys.argv[1]), signal.SIGINT)"
+
+
 @contextlib.contextmanager
-def _ending(process: "subprocess.Popen[Any]") -> "Iterator[subprocess.Popen[Any]]":
-    """A process and its children, asked to end when the block is left."""
+def _ending(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
+    """A process and its children, which end when the block is left, or when this process is killed."""
+    command = [sys.executable, "-I", "-c", _KEEPER, str(process.pid)]
+    keeper = subprocess.Popen(  # nosec B603
+        command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         yield process
     finally:
-        for sign in (signal.SIGINT, signal.SIGKILL):  # PostgreSQL: SIGINT ends its connections, too
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, sign)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_SECONDS)
-                break
+        keeper.communicate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,10 +294,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--allowed-hosts", help="names that the server answers to, by comma; beyond this machine needed"
     )
+    parser.add_argument("--new-password", action="store_true", help="make a new password for admin, with this start")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(sign) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(sign, lambda number, _: sys.exit(128 + number))  # so that what was started is ended
     try:
-        return serve(options.folder, options.host, options.port, options.allowed_hosts)
+        return serve(options.folder, options.host, options.port, options.allowed_hosts, options.new_password)
     except KeyboardInterrupt:
         return 0
     except (TrackingError, OSError) as error:

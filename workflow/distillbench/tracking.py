@@ -11,17 +11,16 @@ because that takes about three seconds.
 
 import argparse
 import gc
-import logging
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from filelock import FileLock, Timeout
-
+from distillbench.locks import locked
 from distillbench.mlflow_runs import (
     RUN_TAG,
     Source,
@@ -36,6 +35,7 @@ from distillbench.mlflow_runs import (
     start_and_end,
 )
 from distillbench.mlflow_store import (
+    OWN_NAMES,
     QUIET,
     TrackingError,
     artifact_uri,
@@ -50,14 +50,14 @@ from distillbench.mlflow_store import (
     without_password,
 )
 from distillbench.mlflow_views import VIEW, view_tags
+from distillbench.record import write_atomically
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Metric, Run
 
-log = logging.getLogger(__name__)
-
 DIGEST_TAG = "distillbench.digest"
+FOLDER_TAG = "distillbench.folder"  # of an experiment: the id of the results folder that it shows
 METRICS_A_CALL, PARAMS_A_CALL, ENTITIES_A_CALL = 1000, 100, 1000  # MLflow's limits for one log_batch
 PARAM_LENGTH, TAG_LENGTH = 6000, 5000  # characters
 
@@ -81,6 +81,7 @@ def sync(
     tracking_uri: str | None = None,
     *,
     prefix: str = "",
+    take_over: bool = False,
     artifact_location: str | None = None,
     progress: Progress | None = None,
 ) -> SyncReport:
@@ -89,7 +90,8 @@ def sync(
     Without ``tracking_uri`` the store is ``results/mlflow/mlflow.db``. Artifacts go below ``artifact_location`` (a
     URI), by default ``results/mlflow/artifacts``, or where the server says if ``tracking_uri`` is a server's.
     ``prefix`` comes before the names of experiments: on a server that several results folders are written to, each
-    needs its own, for runs of the same name replace each other.
+    needs its own, for runs of the same name replace each other. An experiment of another results folder, which is known
+    by the id in ``results/.tracking-id``, is refused, unless this folder is to ``take_over`` it.
     ``progress`` is called with (runs written, runs to write, the run's identity) after each run written.
 
     - A run is up to date where its tag ``distillbench.digest`` is that of the record, its history and its data set. The
@@ -107,7 +109,8 @@ def sync(
     results = Path(results).resolve(strict=True)
     folder = results / "mlflow"
     folder.mkdir(exist_ok=True)
-    with _alone(folder / ".sync.lock"), _collecting_rarely():
+    waiting = f"another sync is writing into {folder}: waiting for it"
+    with locked(folder / ".sync.lock", busy=waiting), _collecting_rarely():
         uri = tracking_uri or store_uri(folder / "mlflow.db")
         if artifact_location is None and not uri.startswith(("http:", "https:")):
             artifact_location = artifact_uri(folder)
@@ -117,17 +120,22 @@ def sync(
 
         try:
             if tracking_uri is not None:
-                return _sync(results, connect(uri), prefix, artifact_location, progress)
+                folder_tag = {FOLDER_TAG: _folder_id(results)}
+                return _sync(results, connect(uri), prefix, artifact_location, folder_tag, take_over, progress)
             set_aside_if_moved(folder / "mlflow.db", artifact_uri(folder))
             with unhurried_disk(folder / "mlflow.db"):
                 create_store(folder / "mlflow.db")
-                return _sync(results, connect(uri), prefix, artifact_location, progress)
+                return _sync(results, connect(uri), prefix, artifact_location, {}, take_over, progress)
         except (MlflowException, SQLAlchemyError, ImportError) as error:  # ImportError: the driver of a database
-            if "401" in str(error):
-                names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-                raise TrackingError(f"MLflow store {without_password(uri)}: refused: {names} are not right") from error
-            advice = "" if tracking_uri else f" (delete {folder} and sync again: the records write it anew)"
-            raise TrackingError(f"MLflow store {without_password(uri)}: {error}{advice}") from error
+            status = error.get_http_status_code() if isinstance(error, MlflowException) else None
+            reason = str(error)
+            if status == 401:
+                reason = "refused: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are not right"
+            elif status == 403:
+                reason += " (where an experiment is somebody else's, choose names of your own with --prefix)"
+            elif tracking_uri is None:
+                reason += f" (delete {folder} and sync again: the records write it anew)"
+            raise TrackingError(without_password(f"MLflow store {uri}: {reason}")) from error
 
 
 def ui(results: Path, port: int = 5000) -> NoReturn:
@@ -151,12 +159,27 @@ def ui(results: Path, port: int = 5000) -> NoReturn:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri(store.resolve())]
     command += ["--default-artifact-root", artifact_uri(folder.resolve()), "--no-serve-artifacts"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--allowed-hosts", ",".join(OWN_NAMES)]
     # Job execution starts more processes, for evaluating language models.
     os.execve(command[0], command, {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # nosec B606
 
 
+def _folder_id(results: Path) -> str:
+    """What tells results folders apart that share a server, made once: it moves with the folder."""
+    file = results / ".tracking-id"
+    if not file.exists():
+        write_atomically(file, uuid.uuid4().hex)
+    return file.read_text()
+
+
 def _sync(
-    results: Path, client: "MlflowClient", prefix: str, artifact_location: str | None, progress: Progress | None
+    results: Path,
+    client: "MlflowClient",
+    prefix: str,
+    artifact_location: str | None,
+    folder_tag: dict[str, str],
+    take_over: bool,
+    progress: Progress | None,
 ) -> SyncReport:
     problems: list[str] = []
     sources = read_sources(results, problems)
@@ -165,7 +188,8 @@ def _sync(
     for dataset in dict.fromkeys(source.dataset for source in sources):
         records = [source.record for source in sources if source.dataset == dataset and source.record]
         try:
-            experiment = _experiment(client, prefix + dataset, artifact_location, view_tags(records))
+            tags = view_tags(records) | folder_tag
+            experiment = _experiment(client, prefix + dataset, artifact_location, tags, take_over)
         except TrackingError as error:
             problems.append(str(error))
             continue
@@ -196,14 +220,21 @@ def _sync(
     return SyncReport(added, replaced, skipped, tuple(problems))
 
 
-def _experiment(client: "MlflowClient", name: str, artifact_location: str | None, views: dict[str, str]) -> str:
+def _experiment(
+    client: "MlflowClient", name: str, artifact_location: str | None, tags: dict[str, str], take_over: bool
+) -> str:
     location = f"{artifact_location.rstrip('/')}/{name}" if artifact_location else None
     found = client.get_experiment_by_name(name)
     if found is None:
         kind = {
             "mlflow.experimentKind": "custom_model_development"
         }  # else the page takes it for one of language models
-        return str(client.create_experiment(name, location, kind | views))
+        return str(client.create_experiment(name, location, kind | tags))
+    if not take_over and found.tags.get(FOLDER_TAG) not in (None, tags.get(FOLDER_TAG)):
+        raise TrackingError(
+            f"MLflow experiment '{name}' shows another results folder: choose names of your own, such as with "
+            "--prefix alice/ (or --take-over where this folder is to replace that one's runs)"
+        )
     if location and found.artifact_location != location:
         raise TrackingError(
             f"MLflow experiment '{name}' keeps its artifacts in {found.artifact_location}, not in {location}: it is "
@@ -211,9 +242,9 @@ def _experiment(client: "MlflowClient", name: str, artifact_location: str | None
         )
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
-    for tag, view in views.items():
-        if found.tags.get(tag) != view:
-            client.set_experiment_tag(found.experiment_id, tag, view)
+    for tag, value in tags.items():
+        if found.tags.get(tag) != value:
+            client.set_experiment_tag(found.experiment_id, tag, value)
     return str(found.experiment_id)
 
 
@@ -309,15 +340,6 @@ def _collecting_rarely() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _alone(path: Path) -> AbstractContextManager[object]:
-    lock = FileLock(path)
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        log.warning("another sync is writing into %s: waiting for it", path.parent)
-        return lock.acquire()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 1 where a problem was met, 0 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m distillbench.tracking", description="The MLflow view of results.")
@@ -325,6 +347,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     syncing = commands.add_parser("sync", help="bring MLflow up to date with the records")
     syncing.add_argument("--uri", help="tracking URI of a server or database (default: RESULTS/mlflow/mlflow.db)")
     syncing.add_argument("--prefix", default="", help="before the names of experiments, where others share the server")
+    syncing.add_argument(
+        "--take-over", action="store_true", help="write into experiments of another results folder, too"
+    )
     serving = commands.add_parser("ui", help="serve the MLflow page on this machine")
     serving.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
     for command in (syncing, serving):
@@ -333,7 +358,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "ui":
             ui(options.results, options.port)
-        report = sync(options.results, options.uri, prefix=options.prefix, progress=_print_progress)
+        report = sync(
+            options.results,
+            options.uri,
+            prefix=options.prefix,
+            take_over=options.take_over,
+            progress=_print_progress,
+        )
     except (TrackingError, OSError) as error:
         print(f"distillbench.tracking: {error}", file=sys.stderr)
         return 1
