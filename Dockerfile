@@ -2,7 +2,8 @@
 #   docker build --tag distillbench .        docker run --volume "$PWD/results:/project/results" distillbench --cores 4
 # torch comes as PyPI has it, for CPUs and, on Linux x86-64, NVIDIA GPUs. For CPUs alone, a fifth of the size:
 #   docker build --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu --build-arg TORCH=2.13.0+cpu .
-# A pod for each job, results copied to S3 (docs/cluster.md):  docker build --build-arg EXTRAS=kubernetes,s3 .
+# A pod for each job, results copied to S3 (docs/cluster.md), with dependencies of their own that are not pinned:
+#   docker build --build-arg EXTRAS=kubernetes,s3 .
 FROM python:3.11-slim
 
 ARG TORCH=2.13.0

@@ -8,12 +8,13 @@ PROCESSES ?= 4
 SERVER ?= results/tracking-server
 HOST ?= 127.0.0.1
 PORT ?= 5000
+KUBERNETES := $(shell sed -n 's/^kubernetes = \["\(.*\)"\].*/\1/p' pyproject.toml)
 SLURM := slurm-wlm munge slurmdbd mariadb-server
 PPI ?= data/ppi24/ppi.zip
 CODE := workflow/distillbench workflow/scripts workflow/envs profiles methods datasets benchmarks docs tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: bench test test-slurm audit tracking-server ui smoke benchmarks gpu-paper format lock clean
+.PHONY: bench test test-slurm test-pods audit tracking-server ui smoke benchmarks gpu-paper format lock clean
 
 bench: $(VENV)/installed  ## set up, run $(CONFIG), say where the results are
 	snakemake --cores all --configfile $(CONFIG)
@@ -31,7 +32,7 @@ test: $(VENV)/installed  ## set up, check style and types, run the tests
 	ruff check $(CODE)
 	ruff format --check $(CODE)
 	mypy
-	bandit --quiet --configfile pyproject.toml --recursive workflow methods datasets benchmarks docs
+	bandit --quiet --configfile pyproject.toml --recursive workflow profiles methods datasets benchmarks docs
 	snakefmt --check Snakefile workflow/rules
 	pytest -n logical --maxprocesses 4
 
@@ -42,6 +43,11 @@ test-slurm: $(VENV)/installed  ## run on SLURM, started on this machine; as root
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 			apt-get install -y -qq --no-install-recommends $(SLURM) >/dev/null; }
 	pytest tests/slurm/on_slurm.py tests/slurm/on_nodes.py
+
+test-pods: $(VENV)/installed  ## run with a pod for each job, on a stand-in for Kubernetes
+	pip install --quiet --constraint requirements.lock '$(KUBERNETES)'
+	pytest tests/cluster/test_pods.py; status=$$?; \
+		pip uninstall --quiet --yes '$(firstword $(subst ==, ,$(KUBERNETES)))'; exit $$status  # it slows every start of Snakemake
 
 audit: $(VENV)/installed  ## whether a pinned version has a known vulnerability: asks pypi.org
 	pip install --quiet 'pip-audit>=2.9'

@@ -32,8 +32,6 @@ rule all:
     input:
         PLAN.shard_files(),
         PLAN.profile_files(),
-        PLAN.table_files(),
-        PLAN.figure_files(),
-        f"{RESULTS}/report/index.html",
+        PRODUCTS,
         f"{RESULTS}/mlflow/synced.json",
         COPIES,

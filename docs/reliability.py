@@ -16,8 +16,8 @@ HEADER = """\
 # What happens when something goes wrong
 
 Every row is a test; the page is made from their docstrings by `python docs/reliability.py`, and a test keeps it so.
-Those in `tests/slurm` are run by `make test-slurm`, all others by `make test`; those that mount a small disk need root,
-and say so where they are skipped.
+Those in `tests/slurm` are run by `make test-slurm`, the one in `test_pods.py` by `make test-pods`, all others by
+`make test`; those that mount a small disk need root, and say so where they are skipped.
 """
 COLUMNS = "| Fault | How it is provoked | What is promised | Test |\n|:--|:--|:--|:--|\n"
 

@@ -135,7 +135,7 @@ class OnPods(Project):
 def done(tmp_path_factory) -> Iterator[OnPods]:
     """A small run, to its end."""
     if importlib.util.find_spec("snakemake_executor_plugin_kubernetes") is None:
-        pytest.skip("needs pip install 'distillbench[kubernetes]'")
+        pytest.skip("needs the extra kubernetes: make test-pods")
     folder = tmp_path_factory.mktemp("pods")
     made = checkout(folder / "project")
     pods = Pods(folder / "pods", {"PATH": os.environ["PATH"], "PYTHONPATH": made.environment["PYTHONPATH"]})

@@ -168,8 +168,10 @@ def test_runs_that_raise_are_recorded_and_the_rest_goes_on(quiet, project):
     assert reason["fragile", "kd", 1] == "its teacher has the status error: IndexError: no split"
     assert reason["digits", "raises", 2] == "KeyError: 'no such <b>term</b> | $x_1$'"
     assert "digits/csr/gat/raises: 0 of 3 ok (error); seed 0: KeyError" in output
+    assert f"Runs that ended with an error: {(status == 'error').sum()}. results/tables/runs.csv says" in output
     log = (project.folder / "results/logs/runs/digits/csr/gat/raises/0.log").read_text()
     assert log.count("Traceback") == 3 and "methods/raises.py" in log
+    assert "seeds 0, 1, 2 ended with an error" in (project.folder / "results/tables/comparison.md").read_text()
     assert "no such &lt;b&gt;term" in (project.folder / "results/tables/comparison.html").read_text()
 
     before = project.records()

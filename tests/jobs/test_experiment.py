@@ -1,5 +1,7 @@
 """What can be expected to go wrong in a run becomes its status."""
 
+import errno
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +12,7 @@ import pytest
 from distillbench import experiment
 from distillbench.data import write_data
 from distillbench.plugins import load
+from distillbench.record import RecordError
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -74,3 +77,36 @@ def test_what_is_not_finite_after_training_is_no_result(tmp_path, one_thread, mo
     outcome = experiment.Experiment(params, tmp_path).run(0)
     assert (outcome.status, outcome.reason) == ("diverged", said)
     assert outcome.test is None and outcome.weights is None and len(outcome.history) == 2
+
+
+@pytest.mark.parametrize(
+    "raised, status",
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "prior.npy"), "error"),
+        (AssertionError(), "error"),
+        (OSError(errno.ENOSPC, "No space left on device"), None),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), None),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), None),
+        (RecordError("seed-0.json: corrupt record"), None),
+    ],
+    ids=lambda of: type(of).__name__,
+)
+def test_what_another_try_may_not_meet_fails_the_job_and_all_else_is_recorded(
+    tmp_path, one_thread, monkeypatch, raised, status
+):
+    def fit(*_, **__):
+        raise raised
+
+    file = ROOT / "datasets/synthetic.py"
+    plugin = load("dataset", file)
+    dataset = plugin(plugin.Params())
+    write_data(tmp_path, "synthetic", dataset, dataset.load())
+    params = {"backend": "csr", "dataset_file": str(file), "dataset_params": {}, "model": {"model": "mlp", "hidden": 2}}
+    run = experiment.Experiment({**params, "training": {"epochs": 1}, "protocol": {}}, tmp_path).run
+    monkeypatch.setattr(experiment, "fit", fit)
+    if status is None:
+        with pytest.raises(type(raised), match=re.escape(str(raised))):
+            run(0)
+    else:
+        said = f": {raised}" if str(raised) else ""
+        assert run(0) == experiment.Outcome(status, f"{type(raised).__name__}{said}")

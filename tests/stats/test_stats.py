@@ -278,7 +278,7 @@ def test_who_finished_fewer_seeds_is_not_ranked_and_it_is_said():
     found = stats.compare(runs).set_index("method")
     assert found.loc["lucky", "mean"] > found.loc["kd", "mean"]
     assert (found.loc["kd", "best"], found.loc["lucky", "best"]) == ("best", "")
-    assert "not ranked for the best: finished 6 seeds, others 10" in found.loc["lucky", "note"]
+    assert "not ranked for the best: finished 6 of the 10 seeds that others did" in found.loc["lucky", "note"]
 
 
 def test_who_is_worse_than_the_baseline_is_worse_than_the_best():

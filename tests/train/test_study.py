@@ -367,6 +367,31 @@ def test_what_failed_for_a_reason_of_the_moment_is_tried_again_and_all_after_it(
     assert again.trials[3].values == proposed(again.space, again.trials[:3], ("digits", "gat", "supervised"))
 
 
+def test_a_trial_that_raises_fails_the_job_and_is_tried_again(project, monkeypatch):
+    """Fault: a trial of a tuning study ends with an error (an exception in a method's code).
+
+    Provoked: the third of four trials raises.
+    Promised: the job fails, naming the trial and the error, as the method would else be compared with values less tuned
+    than others'; the next job goes on at that trial, with the values of a quiet study.
+    """
+    plan = planned(project, tune={"trials": 4, "seeds": 1})
+    fit, calls = experiment.fit, []
+
+    def fails(*of, **more):
+        calls.append(of)
+        if len(calls) == 3:
+            raise KeyError("no such \x1b[31mterm")
+        return fit(*of, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment, "fit", fails)
+        with pytest.raises(study.TrialError, match=r"supervised: trial 2 \(3 of 4\).*: KeyError: .*\[31mterm") as error:
+            tune(plan, "supervised")
+    assert str(error.value).isprintable()
+    tuning, summary = tune(plan, "supervised")
+    assert "2 of 4 trials run" in summary and [trial.status for trial in tuning.trials] == ["ok"] * 4
+
+
 def test_a_divergence_is_a_result_and_not_tried_again(project, monkeypatch):
     plan = planned(project, tune={"trials": 2, "seeds": 1})
     monkeypatch.setattr(Experiment, "run", lambda *_, **__: Outcome("diverged", "epoch 1: loss = nan"))

@@ -7,8 +7,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from distillbench.record import Count, RecordError, read_sealed, write_sealed
 
-FILE = "data.json"
-
 
 class Card(BaseModel):
     """The description of a data set: ``name`` as in the config, ``dataset`` the plug-in's, ``digest`` of the arrays.

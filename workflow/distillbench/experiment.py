@@ -28,7 +28,7 @@ from distillbench.neighbours import static_neighbours
 from distillbench.params import Parameters
 from distillbench.plugins import PluginError, load
 from distillbench.production import divided, extended, observed, place, with_features, with_labels
-from distillbench.record import RecordError
+from distillbench.record import RecordError, printable
 from distillbench.seeds import generator
 from distillbench.specs import ModelSpec
 from distillbench.spent import spending
@@ -36,6 +36,8 @@ from distillbench.steps import Teaching, setup_of, subgraph
 from distillbench.train import Checkpointing, DivergedError, Fit, OutOfTimeError, Progress, fit, silent, without_test
 
 log = logging.getLogger("distillbench")
+# a path in somebody's code that is wrong each time, not a disk that is full or away for a while
+_PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Outcome:
     split_sizes: dict[str, int] = field(default_factory=dict)
     weights: bytes | None = None
     outputs: TeacherOutputs | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", printable(self.reason))
 
 
 def _check_finite(what: str, tensors: Iterable[Tensor], fitted: Fit) -> None:
@@ -97,7 +102,8 @@ class Experiment:
     ) -> Outcome:
         """Train and evaluate one seed. What goes wrong in it becomes the outcome's status, so that other runs go on.
 
-        Raises what is not of this run alone: a file that cannot be read, written or trusted, and a GPU that has failed.
+        Raises what is not of this run alone, and what another try may not meet: a disk or a network that fails, a file
+        that cannot be trusted, a GPU that has failed.
 
         teacher_outputs: files of the pair's teacher, then of further ones. teacher_weights: of the pair's teacher, for
         methods that run it before training. evaluate_test: without, there is no look at the test part at all, and the
@@ -113,10 +119,12 @@ class Experiment:
             return Outcome("timeout", str(error), error.history)
         except (MemoryError, torch.OutOfMemoryError) as error:
             return Outcome("oom", f"out of memory: {error}")
-        except (OSError, RecordError, PluginError):
+        except (RecordError, PluginError):
             raise
         except Exception as error:
             message = " ".join(str(error).split())
+            if isinstance(error, OSError) and not isinstance(error, _PATHS):
+                raise
             if "CUDA error" in message:  # no later run of this process would do better
                 raise
             if "without overflow" in message:  # an optimiser's step that no float can hold

@@ -63,7 +63,8 @@ def failures(runs: pd.DataFrame) -> str:
         why = printable(" ".join(str(reason).split()))
         why = f" ({why[:157] + '…' if len(why) > 158 else why})" if why else ""
         whole = status == "skipped" and len(group) == len(runs)
-        parts.append(f"{'' if whole else seeds_in_words(set(group['seed'])) + ' '}{status}{why}")
+        said = "ended with an error" if status == "error" else status
+        parts.append(f"{'' if whole else seeds_in_words(set(group['seed'])) + ' '}{said}{why}")
     return "; ".join(parts)
 
 

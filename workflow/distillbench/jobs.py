@@ -28,7 +28,6 @@ from distillbench.record import (
     environment,
     file_digest,
     later,
-    printable,
     read_record,
     read_shard,
     utc_now,
@@ -293,7 +292,7 @@ class Job:
             role="teacher" if self.method == TEACHER else "student",
             seed=seed,
             status=outcome.status,  # type: ignore[arg-type]
-            reason=printable(outcome.reason),
+            reason=outcome.reason,
             task=self.card.task,
             metric=self.card.metric,
             resplit=self.card.resplit,

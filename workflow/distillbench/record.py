@@ -221,6 +221,8 @@ def _opened(path: Path, content: Any) -> dict[str, Any]:
         found = digest(fields)
     except ValueError as error:  # a NaN, too: Python reads it, JSON has none
         raise _corrupt(path, f"not valid JSON ({error})") from error
+    if checksum is None:
+        raise _corrupt(path, "it has no checksum: an earlier version of distillbench wrote it, or something else did")
     if checksum != found:
         raise _corrupt(path, "its checksum does not match its content")
     return fields

@@ -262,7 +262,7 @@ def _mark_best(rows: list[Row], scores: _Scores, decide: _Decision) -> None:
         return
     for row in students:
         if all(row is not other for other in ranked):
-            _add_note(row, f"not ranked for the best: finished {row['n_ok']} seeds, others {most}")
+            _add_note(row, f"not ranked for the best: finished {row['n_ok']} of the {most} seeds that others did")
     p = worse_than_best_p(np.column_stack([scores[row["method"]][seeds] for row in ranked]))
     means = [scores[row["method"]][seeds].mean() for row in ranked]
     best = ranked[means.index(max(means))]

@@ -209,12 +209,22 @@ def _rounded(value: Any, each: dict[str, Any]) -> Any:
     return value if each["whole"] else min(max(float(f"{value:.3g}"), each["low"]), each["high"])
 
 
+class TrialError(RuntimeError):
+    """A trial ended with an error in somebody's code; the message names the trial and the error."""
+
+
 def _trial(number: int, values: Values, job: Job, title: str) -> Trial:
-    """Train every seed, until one fails: the trial has no score then."""
+    """Train every seed, until one fails: the trial has no score then.
+
+    Raises TrialError where code fails: as a trial without a score it would leave this method's values less tuned than
+    others'. Trials before it are kept, and the next job goes on from there.
+    """
     scores, seconds = list[float](), 0.0
     begun = time.monotonic()
     for outcome in job.validate(title):
         seconds = round(time.monotonic() - begun, 3)
+        if outcome.status == "error":
+            raise TrialError(f"{title}: {outcome.reason}")
         if outcome.val is None or outcome.status != "ok":
             status: Status = outcome.status  # type: ignore[assignment]
             return Trial(

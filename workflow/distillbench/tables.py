@@ -90,8 +90,9 @@ def runs_of_csv(path: Path) -> pd.DataFrame:
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Write a table with the digest of its content: Parquet does not notice every flipped bit."""
-    stamped, buffer = frame.copy(deep=False), BytesIO()
-    stamped.attrs = {"digest": _content(frame)}
+    plain, buffer, stamped = BytesIO(), BytesIO(), frame.copy(deep=False)
+    frame.to_parquet(plain, index=False)
+    stamped.attrs = {"digest": _content(pd.read_parquet(plain))}  # as it is read: a column may be of another type then
     stamped.to_parquet(buffer, index=False)
     write_atomically(path, buffer.getvalue())
 
@@ -104,7 +105,10 @@ def read_parquet(path: Path) -> pd.DataFrame:
         found = _content(frame)
     except Exception as error:  # pyarrow and pandas name a damaged file in a dozen ways
         raise _corrupt(path, (str(error).splitlines() or [type(error).__name__])[0]) from error
-    if frame.attrs.pop("digest", None) != found:
+    written = frame.attrs.pop("digest", None)
+    if written is None:
+        raise _corrupt(path, "it has no digest: an earlier version of distillbench wrote it, or something else did")
+    if written != found:
         raise _corrupt(path, "its content does not match its digest")
     return frame
 

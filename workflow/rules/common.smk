@@ -1,4 +1,5 @@
 # From the config to the plan: what there is to run, and where it goes. No rules here.
+import csv
 import gc
 import os
 import sys
@@ -156,17 +157,17 @@ def chosen_values(wildcards):
 
 
 # What a run ends in, and its copies on object storage, if the config asks for any (export.smk)
-FINISHED = [
+PRODUCTS = [
     *PLAN.table_files(),
     *PLAN.figure_files(),
     f"{RESULTS}/report/index.html",
 ]
 
 
-def copies_of_finished():
+def copies_of_products():
     if not (folder := PLAN.config.export):
         return []
-    names = [os.path.relpath(file, RESULTS) for file in FINISHED]
+    names = [os.path.relpath(file, RESULTS) for file in PRODUCTS]
     try:
         return storage([f"{folder.rstrip('/')}/{name}" for name in names])
     except WorkflowError as error:
@@ -178,4 +179,4 @@ def copies_of_finished():
         )
 
 
-COPIES = copies_of_finished()
+COPIES = copies_of_products()

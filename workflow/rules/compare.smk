@@ -82,3 +82,20 @@ rule pareto:
         runtime=minutes(5),
     script:
         "../scripts/pareto.py"
+
+
+def runs_with_an_error():
+    """How many runs in the table ended with an error in their code."""
+    try:
+        with open(f"{RESULTS}/tables/runs.csv", encoding="utf-8", newline="") as file:
+            return sum(row["status"] == "error" for row in csv.DictReader(file))
+    except FileNotFoundError:
+        return 0
+
+
+onsuccess:
+    if errors := runs_with_an_error():
+        print(
+            f"\nRuns that ended with an error: {errors}. {RESULTS}/tables/runs.csv says which and why,"
+            f" {RESULTS}/logs/ has their tracebacks."
+        )

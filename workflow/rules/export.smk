@@ -3,7 +3,7 @@ if COPIES:
 
     rule export:
         input:
-            FINISHED,
+            PRODUCTS,
         output:
             COPIES,
         log:
