@@ -47,6 +47,9 @@ def test_a_file_that_is_not_there_is_a_sentence(capsys, tmp_path):
     assert capsys.readouterr().err == f"{tmp_path / 'none.py'}: there is no such file\n"
 
 
+STATED = 'paper, tasks, requires = "p", frozenset({"multiclass"}), frozenset()'
+
+
 @pytest.mark.parametrize(
     "text, sentence",
     [
@@ -56,7 +59,10 @@ def test_a_file_that_is_not_there_is_a_sentence(capsys, tmp_path):
             "class A(Method):\n    pass\n\nclass B(Method):\n    pass",
             "mine.py: defines 2 subclasses of Method, must be",
         ),
-        ("import no_such_package\n\nclass A(Method):\n    x = 1", "ModuleNotFoundError: No module named 'no_such_pack"),
+        (
+            f"import no_such_package\n\nclass A(Method):\n    {STATED}",
+            "ModuleNotFoundError: No module named 'no_such_pack",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_a_failed_declaration(capsys, tmp_path, text, sentence):

@@ -352,7 +352,7 @@ def test_a_pairs_profile_from_disk_to_the_table(profiled, backend):
     }  # fmt: skip
     assert all(len(medians) == 2 for medians in profiles["student"]["repeats"].values())
     # nothing is measured that the table does not explain; what is in the file alone is not a figure
-    assert set(profiles["student"]) - set(COLUMNS) == {"repeats", "environment"}
+    assert set(profiles["student"]) - set(COLUMNS) == {"repeats", "environment", "checksum"}
     assert list(table.columns) == [name for name in COLUMNS if name in table.columns]
 
 

@@ -331,7 +331,7 @@ def test_whatever_ends_the_server_ends_all_of_it(server, sign):
     assert len(everything) > 5 and socket_folder.exists()
     server.process.send_signal(sign)
     assert server.process.wait(60) == (129 if sign == signal.SIGHUP else -sign)
-    wait_for(lambda: not alive(everything), lambda: str(alive(everything)), 30)
+    wait_for(lambda: not alive(everything), lambda: str(alive(everything)), 90)
     assert sign == signal.SIGKILL or not socket_folder.exists()
 
 

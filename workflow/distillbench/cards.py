@@ -49,7 +49,7 @@ def write_card(path: Path, card: Card) -> None:
 def read_card(path: Path) -> Card:
     """Read what ``write_card`` wrote. Raises RecordError naming the file where it is missing, altered or another's."""
     try:
-        return Card(**read_sealed(path))
+        return Card(**read_sealed(path, "data card"))
     except (OSError, ValidationError) as error:
         wrong = error.errors()[0] if isinstance(error, ValidationError) else None
         reason = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" if wrong else str(error)

@@ -167,9 +167,9 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(sealed(content), indent=1) + "\n")
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Read what ``write_sealed`` wrote. Raises RecordError naming the file where it is damaged."""
-    return _opened(path, _parse(path))
+def read_sealed(path: Path, what: str = "file") -> dict[str, Any]:
+    """Read what ``write_sealed`` wrote. Raises RecordError naming the file, and ``what`` it is, where it is damaged."""
+    return _opened(path, _parse(path, what), what)
 
 
 def environment(backend: str | None, device: str, threads: int) -> dict[str, Any]:
@@ -202,29 +202,31 @@ def later(moment: str, seconds: float) -> str:
     return (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
-def _parse(path: Path) -> Any:
+def _parse(path: Path, what: str = "record") -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers of thousands of digits, levels likewise
-        raise _corrupt(path, f"not valid JSON ({error})") from error
+        raise _corrupt(path, f"not valid JSON ({error})", what) from error
     except IsADirectoryError:
-        raise _corrupt(path, "a folder, not a file") from None
+        raise _corrupt(path, "a folder, not a file", what) from None
 
 
-def _opened(path: Path, content: Any) -> dict[str, Any]:
+def _opened(path: Path, content: Any, what: str = "record") -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise _corrupt(path, "not a record")
+        raise _corrupt(path, f"not a {what}", what)
     fields = dict(content)
     checksum = fields.pop("checksum", None)
     try:
         json.dumps(fields, ensure_ascii=False).encode()  # tables are UTF-8, which has no half of a surrogate pair
         found = digest(fields)
     except ValueError as error:  # a NaN, too: Python reads it, JSON has none
-        raise _corrupt(path, f"not valid JSON ({error})") from error
+        raise _corrupt(path, f"not valid JSON ({error})", what) from error
     if checksum is None:
-        raise _corrupt(path, "it has no checksum: an earlier version of distillbench wrote it, or something else did")
+        raise _corrupt(
+            path, "it has no checksum: an earlier version of distillbench wrote it, or something else did", what
+        )
     if checksum != found:
-        raise _corrupt(path, "its checksum does not match its content")
+        raise _corrupt(path, "its checksum does not match its content", what)
     return fields
 
 
@@ -235,8 +237,8 @@ def _unsealed(path: Path, content: Any) -> Record:
         raise _corrupt(path, f"not a record of this version ({error.errors()[0]['msg']})") from error
 
 
-def _corrupt(path: Path, reason: str) -> RecordError:
+def _corrupt(path: Path, reason: str, what: str = "record") -> RecordError:
     return RecordError(
-        f"{path}: corrupt record: {reason}. Delete the file and run snakemake again: "
+        f"{path}: corrupt {what}: {reason}. Delete the file and run snakemake again: "
         "finished seeds that are intact are not trained again."
     )

@@ -216,7 +216,7 @@ def collect_profiles(profiles: Sequence[str], csv: str) -> str:
     rows = []
     for path in map(Path, profiles):
         try:
-            rows.append(profile_row(read_sealed(path)))
+            rows.append(profile_row(read_sealed(path, "profile")))
         except KeyError as error:
             raise RecordError(f"{path}: corrupt profile ({error}). Delete it and run snakemake again.") from error
     columns = [name for name in COLUMNS if name in ALWAYS or any(name in row for row in rows)]

@@ -31,7 +31,7 @@ from distillbench.mlflow_store import OWN_NAMES, QUIET, TrackingError, check_por
 
 LOOPBACK = ("127.0.0.1", "localhost")
 EVERYWHERE = "0.0.0.0"  # nosec B104  # compared with what was asked for
-_STOP_SECONDS = 20.0
+_STOP_SECONDS = 20
 
 
 def serve(folder: Path, host: str, port: int, allowed_hosts: str | None, new_password: bool = False) -> int:
@@ -262,9 +262,20 @@ def _run(command: Sequence[str], check: bool = True, **as_user: Any) -> "subproc
     return done
 
 
-# Waits until the other end of its input is closed, by us or by our end, even by SIGKILL.
-# SIGINT: PostgreSQL ends its connections, too.
-_KEEPER = "import os, signal, sys; os.read(0, 1); os.killpg(int(sys.argv[1]), signal.SIGINT)"
+# Waits until the other end of its input is closed, by us or by our end, even by SIGKILL. Then it ends the group, which
+# MLflow does not do by itself where its database is gone. SIGINT: PostgreSQL ends its connections, too.
+_KEEPER = f"""
+import os, signal, sys, time
+os.read(0, 1)
+try:
+    os.killpg(int(sys.argv[1]), signal.SIGINT)
+    for _ in range({_STOP_SECONDS} * 10):
+        time.sleep(0.1)
+        os.killpg(int(sys.argv[1]), 0)
+    os.killpg(int(sys.argv[1]), signal.SIGKILL)
+except ProcessLookupError:
+    pass
+"""
 
 
 @contextlib.contextmanager
@@ -277,12 +288,10 @@ def _ending(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[by
     try:
         yield process
     finally:
-        keeper.communicate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        assert keeper.stdin
+        keeper.stdin.close()
+        process.wait()
+        keeper.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -139,7 +139,7 @@ class Run(NamedTuple):
             return {int(row["epoch"]): float(row["loss"]) for row in csv.DictReader(file)}
 
 
-class _Enough(Exception):  # noqa: N818 (it is no error, as StopIteration is none)
+class _Enough(BaseException):  # which no run is to take for an error
     """The last epoch that was asked for is over."""
 
 
