@@ -195,7 +195,7 @@ def test_a_pod_asks_for_the_estimates_of_its_job(done):
     for amounts, cpu in ((teacher["resources"]["requests"], "950m"), (teacher["resources"]["limits"], "1000m")):
         assert amounts["memory"] == "2000M" and amounts["nvidia.com/gpu"] == "1" and amounts["cpu"] == cpu
     (data,) = done.pods.containers("dataset")
-    assert data["resources"]["limits"]["memory"] == "3000M" and "nvidia.com/gpu" not in data["resources"]["limits"]
+    assert data["resources"]["limits"]["memory"] == "2000M" and "nvidia.com/gpu" not in data["resources"]["limits"]
 
 
 def test_what_follows_the_runs_is_one_pod(done):

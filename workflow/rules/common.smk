@@ -82,15 +82,15 @@ def student_params(wildcards):
 
 
 # What a job asks of a batch system (distillbench.demands); a retry asks for more.
-def asks(demand):
-    """Resources of a rule whose jobs demand what this function of their wildcards gives."""
+def asks(demand, gpus=True):
+    """Resources of a rule whose jobs demand what this function of their wildcards gives; gpus: whether any may want one."""
 
     def of(name):
         return lambda wildcards, attempt: getattr(demand(wildcards).at(attempt), name)
 
     found = {"mem_mb": of("memory_mb"), "runtime": of("minutes")}
     # Snakemake calls each of them for each job
-    return found | ({"gpu": of("gpus")} if PLAN.asks_for_gpus else {})
+    return found | ({"gpu": of("gpus")} if gpus and PLAN.asks_for_gpus else {})
 
 
 def demand_of_shard(wildcards):

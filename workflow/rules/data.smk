@@ -9,7 +9,7 @@ rule dataset:
     log:
         f"{RESULTS}/logs/data/{{dataset}}.log",
     resources:
-        **asks(lambda wildcards: PLAN.data_demand(wildcards.dataset)),
+        **asks(lambda wildcards: PLAN.data_demand(wildcards.dataset), gpus=False),
     params:
         data=lambda wildcards: PLAN.data_params(wildcards.dataset),
     script:
