@@ -180,3 +180,12 @@ def copies_of_products():
 
 
 COPIES = copies_of_products()
+
+
+def runs_with_an_error():
+    """How many runs in the table ended with an error in their code."""
+    try:
+        with open(f"{RESULTS}/tables/runs.csv", encoding="utf-8", newline="") as file:
+            return sum(row["status"] == "error" for row in csv.DictReader(file))
+    except FileNotFoundError:
+        return 0

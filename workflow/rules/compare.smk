@@ -84,15 +84,6 @@ rule pareto:
         "../scripts/pareto.py"
 
 
-def runs_with_an_error():
-    """How many runs in the table ended with an error in their code."""
-    try:
-        with open(f"{RESULTS}/tables/runs.csv", encoding="utf-8", newline="") as file:
-            return sum(row["status"] == "error" for row in csv.DictReader(file))
-    except FileNotFoundError:
-        return 0
-
-
 onsuccess:
     if errors := runs_with_an_error():
         print(
