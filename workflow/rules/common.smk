@@ -83,7 +83,7 @@ def student_params(wildcards):
 
 # What a job asks of a batch system (distillbench.demands); a retry asks for more.
 def asks(demand, gpus=True):
-    """Resources of a rule whose jobs demand what this function of their wildcards gives; gpus: whether any may want one."""
+    """Resources of a rule whose jobs demand what this function of their wildcards gives, GPUs only where any may want one."""
 
     def of(name):
         return lambda wildcards, attempt: getattr(demand(wildcards).at(attempt), name)
