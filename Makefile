@@ -14,7 +14,7 @@ PPI ?= data/ppi24/ppi.zip
 CODE := workflow/distillbench workflow/scripts workflow/envs profiles methods datasets benchmarks docs tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: bench test test-slurm test-pods audit tracking-server ui smoke benchmarks gpu-paper format lock clean
+.PHONY: bench test test-slurm test-pods mutants audit tracking-server ui smoke benchmarks gpu-paper format lock clean
 
 bench: $(VENV)/installed  ## set up, run $(CONFIG), say where the results are
 	snakemake --cores all --configfile $(CONFIG)
@@ -48,6 +48,9 @@ test-pods: $(VENV)/installed  ## run with a pod for each job, on a stand-in for 
 	pip install --quiet --constraint requirements.lock '$(KUBERNETES)'
 	pytest tests/cluster/test_pods.py; status=$$?; \
 		pip uninstall --quiet --yes '$(firstword $(subst ==, ,$(KUBERNETES)))'; exit $$status  # it slows every start of Snakemake
+
+mutants: $(VENV)/installed  ## plant known faults one at a time and see that tests notice them; docs/mutants.md
+	python tests/mutants/run.py
 
 audit: $(VENV)/installed  ## whether a pinned version has a known vulnerability: asks pypi.org
 	pip install --quiet 'pip-audit>=2.9'

@@ -45,7 +45,8 @@ class Training(Parameters):
 
     patience: epochs without a better validation score before stopping (None: never). schedule: the learning rate stays
     as it is, or falls along half a cosine to nothing over the epochs. batch_size: graphs a step (inductive data sets; a
-    transductive graph is one batch).
+    transductive graph is one batch). weight_decay: of the model's weights and of the trained parts of its method, such as
+    projectors, not of adversaries.
     """
 
     epochs: PositiveInt = 200
@@ -86,11 +87,6 @@ class Protocol(Evaluation):
     distill_nodes: Literal["all", "train"] = "all"
     teacher_selection: Literal["validation", "validation-or-loss", "last"] = "validation"
     train_projectors: bool = True
-
-    def evaluation(self, role: str) -> Evaluation:
-        """What of it concerns a teacher, or a student."""
-        own = self.model_dump(include=set(Evaluation.model_fields))
-        return Evaluation(**own | ({"selection": self.teacher_selection} if role == "teacher" else {}))
 
 
 USUAL = Evaluation()

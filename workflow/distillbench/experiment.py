@@ -33,7 +33,17 @@ from distillbench.seeds import generator
 from distillbench.specs import ModelSpec
 from distillbench.spent import spending
 from distillbench.steps import Teaching, setup_of, subgraph
-from distillbench.train import Checkpointing, DivergedError, Fit, OutOfTimeError, Progress, fit, silent, without_test
+from distillbench.train import (
+    Checkpointing,
+    DivergedError,
+    Fit,
+    OutOfTimeError,
+    Progress,
+    evaluation_of,
+    fit,
+    silent,
+    without_test,
+)
 
 log = logging.getLogger("distillbench")
 # a path in somebody's code that is wrong each time, not a disk that is full or away for a while
@@ -164,7 +174,7 @@ class Experiment:
         model.to(self.device)
         del setup  # as large as the data
         preparing = time.monotonic() - begun
-        evaluation = protocol.evaluation(role)
+        evaluation = evaluation_of(protocol, role)
         result: Fit = fit(
             model,
             method,

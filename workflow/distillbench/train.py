@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from distillbench.config import USUAL, Evaluation, Training
+from distillbench.config import USUAL, Evaluation, Protocol, Training
 from distillbench.data import GraphData, Split
 from distillbench.inputs import Inputs, predict
 from distillbench.method import Context, Method
@@ -78,6 +78,12 @@ def without_test(data: GraphData, split: Split) -> tuple[GraphData, Split]:
         graph_of_node = torch.arange(data.num_graphs).repeat_interleave(data.graph_ptr.diff())
         rows = torch.isin(graph_of_node, split.test)
     return replace(data, y=data.task.hide(data.y, rows)), split._replace(test=split.test[:0])
+
+
+def evaluation_of(protocol: Protocol, role: str) -> Evaluation:
+    """What of a protocol concerns the selection of a teacher, or of a student."""
+    own = protocol.model_dump(include=set(Evaluation.model_fields))
+    return Evaluation(**own | ({"selection": protocol.teacher_selection} if role == "teacher" else {}))
 
 
 def fit(
