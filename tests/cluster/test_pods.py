@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.needs import excused_in_ci
 from tests.workflow.conftest import CONFIG, ROOT, Project, checkout
 
 FILES = list(yaml.safe_load_all((ROOT / "profiles/kubernetes-pods/job.yaml").read_text()))
@@ -135,7 +136,7 @@ class OnPods(Project):
 def done(tmp_path_factory) -> Iterator[OnPods]:
     """A small run, to its end."""
     if importlib.util.find_spec("snakemake_executor_plugin_kubernetes") is None:
-        pytest.skip("needs the extra kubernetes: make test-pods")
+        pytest.skip(excused_in_ci("needs the extra kubernetes: make test-pods"))
     folder = tmp_path_factory.mktemp("pods")
     made = checkout(folder / "project")
     pods = Pods(folder / "pods", {"PATH": os.environ["PATH"], "PYTHONPATH": made.environment["PYTHONPATH"]})

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from distillbench.config import ConfigError
+from distillbench.config_files import copies_problem
 from distillbench.plan import make_plan
+from tests.needs import WITHOUT_RSYNC
 from tests.workflow.conftest import CONFIG, ROOT, Project, checkout
 
 TINY = {
@@ -41,6 +43,8 @@ class Exporting(Project):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Exporting:
     """A small run with its copies. Copy it before changing anything."""
+    if shutil.which("rsync") is None:
+        pytest.skip(WITHOUT_RSYNC)
     made = checkout(tmp_path_factory.mktemp("export") / "project")
     project = Exporting(made.folder, made.environment)
     project.change()
@@ -57,6 +61,13 @@ def project(exported, tmp_path) -> Exporting:
     project.change()
     project.run()
     return project
+
+
+@pytest.fixture
+def planned(tmp_path) -> Exporting:
+    """A checkout in which nothing has run."""
+    made = checkout(tmp_path / "project")
+    return Exporting(made.folder, made.environment)
 
 
 def test_tables_figures_and_report_are_copied_and_a_second_run_does_nothing(exported):
@@ -105,16 +116,50 @@ def test_a_storage_that_refuses_costs_no_result(project):
     assert {str(f.relative_to(copies)) for f in copies.rglob("*") if f.is_file()} == project.finished().keys()
 
 
-def test_a_storage_without_its_plugin_is_refused(project):
+def test_a_storage_without_its_plugin_is_refused(planned):
     """Fault: results are to be copied to a storage that no installed plugin knows.
 
     Provoked: a config with `export: s4://bucket/folder`.
     Promised: it is refused before anything runs, with the key, the value and the packages that there are.
     """
-    project.change(export="s4://bucket/folder")
-    output = project.run(succeeds=False)
+    planned.change(export="s4://bucket/folder")
+    output = planned.run(succeeds=False)
     assert "config/test.yaml:\n  export: 's4://bucket/folder': No storage provider found" in output
     assert "pip install snakemake-storage-plugin-s3" in output and "Traceback" not in output
+    assert not (planned.folder / "results").exists()
+
+
+@pytest.fixture
+def without_rsync(planned) -> Exporting:
+    """The same, whose PATH has no rsync: nothing but what Snakemake's plugin for SLURM calls when it is imported."""
+    planned.change()
+    (planned.folder / "bin").mkdir()
+    (planned.folder / "bin/which").symlink_to(shutil.which("which"))
+    planned.environment["PATH"] = str(planned.folder / "bin")
+    return planned
+
+
+def test_a_folder_without_rsync_is_refused(without_rsync):
+    """Fault: results are to be copied to a folder, and rsync, by which the storage plugin copies, is not installed.
+
+    Provoked: a config with `export: /…/store/mine`, and a PATH without rsync.
+    Promised: it is refused before anything runs, with the key, the value and the package to install.
+    """
+    output = without_rsync.run(succeeds=False)
+    assert f"config/test.yaml:\n  export: '{without_rsync.store}/mine/': copies to a folder are made by rsync" in output
+    assert "apt-get install rsync" in output and "export: null" in output and "Traceback" not in output
+    assert not (without_rsync.folder / "results").exists()
+
+
+@pytest.mark.parametrize("export", [None, "s3://bucket/folder", "gs://bucket/folder"])
+def test_no_copies_and_those_to_an_address_need_no_rsync(export, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert copies_problem(export) is None
+    assert copies_problem("/mnt/copies") is not None
+
+
+def test_a_job_on_another_machine_needs_no_rsync(without_rsync):
+    without_rsync.run("-n", "--mode", "remote")
 
 
 @pytest.mark.parametrize(

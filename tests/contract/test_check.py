@@ -9,15 +9,13 @@ import pytest
 import yaml
 
 from distillbench import check
-from distillbench.backends import missing_reason
 from distillbench.plan import make_plan
 from distillbench.plugins import available, declaration
+from tests.needs import needs_dgl
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/your-method.md").read_text()
 PYG = ("--backends", "pyg")
-
-needs_dgl = pytest.mark.skipif(missing_reason("dgl") is not None, reason="DGL is not installed")
 
 
 def block(language, number=0):

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -14,12 +13,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from distillbench.data import DataError
+from distillbench.clouds import augmented, cloud_data, clouds
+from distillbench.data import DataError, Split
 from distillbench.plugins import available, load
+from tests.needs import SHARED, excused_in_ci, without
 
 ROOT = Path(__file__).parents[2]
 DATASETS = ROOT / "datasets"
-SHARED = Path(os.environ.get("DISTILLBENCH_SHARED", ROOT.parent / "shared")) / "data"
 PLANETOID = {"path": str(SHARED / "planetoid")}  # Cora and CiteSeer
 GNN_BENCHMARK = ("amazon_computers", "amazon_photo", "coauthor_cs", "coauthor_physics")
 PARTIAL = ("citeseer", "cora", "pubmed")  # most nodes are in no part of the split
@@ -106,7 +106,8 @@ def loaded(written):
         if name in written:
             params = params | {"path": str(written[name])}
         if "path" in params and not Path(params["path"]).exists():
-            pytest.skip(f"{params['path']} is missing: set DISTILLBENCH_SHARED")
+            reason = without(Path(params["path"]))
+            pytest.skip(excused_in_ci(reason) if name == "pubmed" else reason)
         if name not in known:
             dataset = make(name, **params)
             known[name] = dataset, dataset.load()
@@ -153,6 +154,58 @@ def test_a_seed_has_one_split_and_another_seed_another(loaded, name):
     if dataset.resplit:
         for part, other in zip(dataset.split(data, 0), dataset.split(data, 1), strict=True):
             assert set(part.tolist()) != set(other.tolist())
+
+
+def test_ppi_and_modelnet_are_split_as_their_files_are(loaded):
+    dataset, data = loaded(
+        "ppi"
+    )  # two training graphs of 2,245 and 2,246 nodes; validation of 3,257, test of 2,762 each
+    assert data.graph_ptr.diff().tolist()[2:] == [3257, 3257, 2762, 2762]
+    assert [part.tolist() for part in dataset.split(data, 0)] == [[0, 1], [2, 3], [4, 5]]
+    dataset, data = loaded("modelnet40")
+    assert data.y.tolist() == [cloud % 2 for cloud in (*range(20), *range(10))]
+    split = dataset.split(data, 0)
+    assert split.test.tolist() == list(range(20, 30))
+    assert torch.cat([split.train, split.val]).sort().values.tolist() == list(range(20))
+
+
+# Clouds
+
+
+def test_clouds_are_their_first_points_with_the_mean_at_the_origin_and_the_farthest_at_distance_one():
+    points = np.array([[[0, 0, 0], [0, 0, 0], [0, 0, 0], [4, 0, 0], [9, 9, 9]]], dtype=np.float32)
+    x, y = clouds(points, np.array([[1]]), classes=2, asked=4, where="")
+    assert x[0].tolist() == [[pytest.approx(-1 / 3), 0, 0]] * 3 + [[1, 0, 0]]
+    assert y.tolist() == [1]
+
+
+def test_clouds_in_no_part_of_the_split_are_left_out_with_their_labels():
+    points = torch.arange(5.0).view(5, 1, 1).expand(5, 2, 3)
+    split = Split(torch.tensor([4]), torch.tensor([0]), torch.tensor([3]))
+    data = cloud_data(points, torch.tensor([0, 1, 0, 1, 1]), split, "ab")
+    assert data.x[:, 0].tolist() == [0, 0, 3, 3, 4, 4] and data.graph_ptr.tolist() == [0, 2, 4, 6]
+    assert data.y.tolist() == [0, 1, 1]
+    assert [part.tolist() for part in data.split] == [[2], [0], [1]]
+
+
+def test_kicad_has_the_labels_and_the_test_clouds_of_its_file(tmp_path):
+    points, label, test = np.random.default_rng(0).normal(size=(12, 4, 3)), np.arange(12) // 4, np.arange(12) % 3 == 1
+    np.savez(tmp_path / "some.npz", points=points, label=label, test=test, classes=np.array(list("abc")))
+    dataset = make("kicad3d", path=str(tmp_path / "some.npz"), points=4, val=2)
+    data = dataset.load()
+    assert data.y.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert dataset.split(data, 0).test.tolist() == [1, 4, 7, 10]
+
+
+def test_every_cloud_of_a_batch_has_a_scale_and_a_shift_of_its_own():
+    random, cloud = torch.Generator().manual_seed(0), torch.tensor([0] * 3 + [1] * 5)
+    x = torch.randn(8, 3, generator=random)
+    found = augmented(x, torch.tensor([0, 3, 8]), torch.Generator().manual_seed(1))
+    drawn = torch.Generator().manual_seed(1)
+    scale, shift = (torch.empty(2, 3).uniform_(*ends, generator=drawn) for ends in ((2 / 3, 3 / 2), (-0.2, 0.2)))
+    assert (scale[0] - scale[1]).abs().max() > 0.1
+    moved = (found - x * scale[cloud] - shift[cloud]).abs()
+    assert 0 < moved.max() <= 0.02 + 1e-6  # by the jitter
 
 
 # Digits

@@ -22,9 +22,10 @@ from distillbench.data import DataError
 from distillbench.plugins import declaration, load
 from distillbench.readers import gnn_benchmark, split_per_class
 from distillbench.seeds import generator
+from tests.needs import SHARED, needs_file
 
 ROOT = Path(__file__).parents[2]
-REAL = Path(os.environ.get("DISTILLBENCH_SHARED", ROOT.parent / "shared")) / "data" / "graphs"
+REAL = SHARED / "graphs"
 FILES = {
     "amazon_photo": "amazon_photo",
     "amazon_computers": "amazon_cs",
@@ -50,7 +51,7 @@ COUNTS = {  # nodes, undirected edges, isolated nodes, features, nodes of each c
     ),
     "coauthor_physics": (34_493, 247_962, 0, 8415, [5750, 5045, 17_426, 2753, 3519]),
 }
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is missing: set DISTILLBENCH_SHARED")
+needs_real = needs_file(REAL)
 
 
 def real(name):

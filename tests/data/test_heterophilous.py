@@ -1,7 +1,6 @@
 """Actor, Chameleon, Squirrel, Tolokers, Minesweeper: the files' counts and splits, and what is wrong named."""
 
 import io
-import os
 import re
 import urllib.error
 from pathlib import Path
@@ -17,9 +16,10 @@ from distillbench import archives, paired, stats
 from distillbench.cards import read_card
 from distillbench.data import DataError, read_data, write_data
 from distillbench.plugins import declaration, load
+from tests.needs import SHARED, without
 
 ROOT = Path(__file__).parents[2]
-FOLDER = Path(os.environ.get("DISTILLBENCH_SHARED", ROOT.parent / "shared")) / "data" / "graphs"
+FOLDER = SHARED / "graphs"
 # file, nodes, features, links, edges (symmetric, with self-loops), nodes of each class
 KNOWN = {
     "actor": ("actor.npz", 7_600, 932, 26_659, 60_918, [853, 1337, 1630, 1815, 1965]),
@@ -46,7 +46,7 @@ def loaded():
     def get(name):
         path = FOLDER / KNOWN[name][0]
         if not path.is_file():
-            pytest.skip(f"{path} is missing: set DISTILLBENCH_SHARED")
+            pytest.skip(without(path))
         if name not in known:
             found = plugin(name)
             dataset = found(found.Params(path=str(path)))
@@ -204,6 +204,14 @@ def test_links_are_made_symmetric_with_loops_and_a_node_of_no_part_stays_out(wri
     assert [part.tolist() for part in split] == [[0], [2], [3]]
 
 
+def test_features_and_labels_are_those_of_the_file_and_the_metric_is_the_data_sets(written):
+    features = np.array([[1.5, -2, 0], [0, 0.25, 4], [3, 3, 3], [-1, 0, 2]], dtype=np.float32)
+    data = written(node_features=features, node_labels=np.array([0, 1, 1, 1])).load()
+    assert data.x.tolist() == features.tolist()
+    assert data.y.tolist() == [0, 1, 1, 1]
+    assert (data.num_classes, data.task.metric_name) == (2, "roc_auc")
+
+
 WRONG = [
     ({"edges": None}, "has no edges.npy"),
     ({"node_features": np.ones(4, dtype=np.float32)}, r"node_features\.npy: finite floats \[N, F\] expected"),
@@ -265,7 +273,7 @@ def test_without_a_path_the_file_is_fetched_from_the_repository_once(monkeypatch
 def test_a_download_is_used_where_it_lies_and_another_file_is_refused(monkeypatch, tmp_path):
     source = FOLDER / KNOWN["chameleon"][0]
     if not source.is_file():
-        pytest.skip(f"{source} is missing: set DISTILLBENCH_SHARED")
+        pytest.skip(without(source))
     monkeypatch.chdir(tmp_path)
     target, found = tmp_path / "data" / "heterophilous" / source.name, plugin("chameleon")
     target.parent.mkdir(parents=True)

@@ -21,13 +21,14 @@ from distillbench import archives, readers
 from distillbench.data import DataError
 from distillbench.plugins import declaration, load
 from distillbench.readers import normalised
+from tests.needs import SHARED, needs_file
 
 ROOT = Path(__file__).parents[2]
-REAL = Path(os.environ.get("DISTILLBENCH_SHARED", ROOT.parent / "shared")) / "data" / "planetoid"
+REAL = SHARED / "planetoid"
 NAMES = ("cora", "citeseer", "pubmed")
 PARTS = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
 ADDRESS = "https://github.com/kimiyoung/planetoid/raw/master/data"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is missing: set DISTILLBENCH_SHARED")
+needs_real = needs_file(REAL)
 
 
 @cache
@@ -234,6 +235,16 @@ def test_what_is_read_from_the_files(small, name):
     assert links(data) == {(0, 1), (5, 6), (7, 10)}
     assert data.edge_index.shape[1] == 2 * 3 + 12
     assert data.num_classes == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_of_the_files_are_divided_by_their_sum_unless_the_config_says_no(small, name):
+    folder = small(name)
+    raw, data = make(name, folder, row_normalised=False).load(), make(name, folder).load()
+    assert data.x[1].tolist() == pytest.approx([4 / 22, 5 / 22, 6 / 22, 7 / 22])
+    total = raw.x.sum(dim=1)
+    assert torch.allclose(data.x.sum(dim=1), (total > 0).float())
+    assert torch.allclose(data.x * total[:, None], raw.x)
 
 
 def test_features_are_divided_by_their_sum_where_there_are_any():

@@ -39,12 +39,15 @@ def test_a_training_process_is_killed_at_random_moments(plan, tmp_path):
         assert killed < 100
         process = started(single_threaded, run_job, plan)
         process.join(moments.uniform(0, seconds))
-        killed += process.is_alive()
+        alive = process.is_alive()
+        killed += alive
         process.kill()
         process.join()
         now = {file: (file.stat().st_mtime_ns, read_record(file)) for file in folder.glob("seed-*.json")}
         assert {file: now[file] for file in before} == before
         with_a_seed += 0 < len(now) < 3
+        if alive == (len(now) == len(before)):  # the machine is slower, or faster, than it was
+            seconds *= 1.1 if alive else 1 / 1.1
         before = now
         if len(now) == 3:
             finished += 1

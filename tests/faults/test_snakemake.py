@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 
 import pandas as pd
 import psutil
@@ -13,16 +14,11 @@ import pytest
 import yaml
 
 from tests.faults.conftest import CONFIG
-from tests.workflow.conftest import Project, checkout
+from tests.workflow.conftest import HELD, Project, checkout, wait_for
 
 TABLE = "results/tables/comparison.csv"
-PAIR = CONFIG["datasets"]["digits"]["pairs"]["gat"] | {"training": {"epochs": 60}, "teacher_training": {"epochs": 2}}
-TINY = CONFIG | {
-    "results": "results",
-    "datasets": {"digits": {"pairs": {"gat": PAIR}}},
-    "execution": {"checkpoint_seconds": 0.2},
-}
-FIRST = "results/runs/digits/csr/gat/supervised/seed-0.json"
+TINY = CONFIG | {"results": "results", "methods": {"supervised": {}, "held": {}, "kd": {}}}
+FIRST = "results/runs/digits/csr/gat/held/seed-0.json"
 
 
 @pytest.fixture(scope="module")
@@ -30,30 +26,40 @@ def quiet(tmp_path_factory) -> Project:
     """The tiny config, run to its table when nothing happens."""
     project = checkout(tmp_path_factory.mktemp("quiet") / "project")
     (project.folder / "config/test.yaml").write_text(yaml.safe_dump(TINY))
+    (project.folder / "methods/held.py").write_text(HELD)
+    (project.folder / "go").touch()
     project.run(TABLE)
     return project
 
 
 @pytest.fixture
-def project(quiet, tmp_path) -> Project:
-    """The same with its data and teachers, and nothing after them."""
+def project(quiet, tmp_path) -> Iterator[Project]:
+    """The same with its data and teachers, and nothing after them. What a failed test has left there is killed."""
     project = quiet.copy(tmp_path / "project")
     for name in ("runs", "tables"):
-        subprocess.run(["rm", "-r", project.folder / "results" / name], check=True)
-    return project
+        shutil.rmtree(project.folder / "results" / name)
+    yield project
+    for process in processes_in(project):
+        process.kill()
 
 
 def started(project: Project) -> "subprocess.Popen[str]":
-    """Snakemake in a process group of its own, as a terminal starts it, when the first student has a record."""
-    run = subprocess.Popen(
-        project.command(TABLE), cwd=project.folder, env=project.environment,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (project.folder / FIRST).exists():
-        assert run.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    """Snakemake in a process group of its own, as a terminal starts it, when a student is held after its first seed."""
+    (project.folder / "go").unlink()
+    with (project.folder / "output").open("w") as output:
+        run = subprocess.Popen(
+            project.command(TABLE), cwd=project.folder, env=project.environment,
+            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            # which tests that run in the background of a shell would hand on as ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+    wait_for(lambda: (project.folder / FIRST).exists() or run.poll() is not None, lambda: said(project))
+    assert run.poll() is None, said(project)
     return run
+
+
+def said(project: Project) -> str:
+    return (project.folder / "output").read_text()
 
 
 def processes_in(project: Project) -> list[psutil.Process]:
@@ -71,8 +77,8 @@ def processes_in(project: Project) -> list[psutil.Process]:
 def test_snakemake_is_stopped(quiet, project, how):
     """Fault: Snakemake is asked to end (SIGTERM), or interrupted (Ctrl-C), while jobs run.
 
-    Provoked: the signal comes when the first student of three seeds has a record; Ctrl-C goes to all processes of the
-    terminal.
+    Provoked: the signal comes while a job is made to wait in the second of three seeds; Ctrl-C goes to all processes of
+    the terminal.
     Promised: it ends with an error and leaves no process behind; the next run needs no unlocking, trains no finished
     seed again, and has the table of a quiet run.
     """
@@ -81,13 +87,14 @@ def test_snakemake_is_stopped(quiet, project, how):
         os.killpg(run.pid, signal.SIGINT)
     else:
         run.terminate()
-    output, _ = run.communicate(timeout=120)
-    assert run.returncode != 0, output
-    deadline = time.monotonic() + 60
-    while (left := processes_in(project)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not left
+        wait_for(lambda: "Will exit after finishing currently running jobs" in said(project), lambda: said(project))
+        (project.folder / "go").touch()
+    assert run.wait(200) != 0, said(project)
+    wait_for(lambda: not processes_in(project), lambda: processes_in(project))
     before = project.records()
+    assert sum("/held/" in name for name in before) == (1 if how == "Ctrl-C" else 3)
+    assert not (project.folder / TABLE).exists()
+    (project.folder / "go").touch()
     project.run(TABLE)
     after = project.records()
     assert {name: after[name] for name in before} == before
@@ -97,23 +104,27 @@ def test_snakemake_is_stopped(quiet, project, how):
 def test_snakemake_is_started_twice_in_one_folder(quiet, project):
     """Fault: a second Snakemake is started in a folder in which one is running; so is `distillbench.run`.
 
-    Provoked: both are started when the first student of three seeds has a record.
-    Promised: Snakemake refuses and says that the folder is locked; distillbench.run waits for what is being trained and
-    uses it. No seed is trained twice (counted), and the table is that of a quiet run.
+    Provoked: both are started while a job is made to wait in the second of three seeds; it goes on when the one has
+    refused and the other waits for it.
+    Promised: Snakemake refuses and says that the folder is locked; distillbench.run waits for what is being trained,
+    says so in the job's log, and uses it. No seed is trained twice (counted), and the table is that of a quiet run.
     """
     run = started(project)
     assert "LockException" in project.run(TABLE, succeeds=False)
     command = [sys.executable, "-m", "distillbench.run", "--config", "config/test.yaml", "--processes", "1"]
-    beside = subprocess.run(
-        command, cwd=project.folder, env=project.environment, capture_output=True, text=True, timeout=200
-    )
-    output, _ = run.communicate(timeout=200)
-    assert run.returncode == 0, output
-    assert beside.returncode == 0, beside.stdout + beside.stderr
-    lines = [line for log in (project.folder / "results/logs").rglob("*.log") for line in log.read_text().splitlines()]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    beside = subprocess.Popen(command, cwd=project.folder, env=project.environment, **pipes)
+    logs = project.folder / "results/logs"
+    waits = "digits/csr/gat/held: another process trains these seeds; waiting for it"
+    wait_for(lambda: any(waits in log.read_text() for log in logs.glob("run/**/*.log")), lambda: said(project))
+    (project.folder / "go").touch()
+    output, _ = beside.communicate(timeout=200)
+    assert beside.returncode == 0, output
+    assert run.wait(200) == 0, said(project)
+    lines = [line for log in logs.rglob("*.log") for line in log.read_text().splitlines()]
     begins = [line.split(" INFO ")[1].split(" (run ")[0] for line in lines if " begins" in line]
     students = [each for each in begins if "/teacher " not in each]
-    assert len(students) == len(set(students)) == 6, students  # two methods, three seeds
+    assert len(students) == len(set(students)) == 9, students  # three methods, three seeds
     assert len(json.loads((project.folder / FIRST).with_name("records-0.json").read_text())) == 3
     assert (project.folder / TABLE).read_bytes() == (quiet.folder / TABLE).read_bytes()
 

@@ -1,6 +1,7 @@
 """Any record"""
 
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -48,12 +49,15 @@ CHANGES = {
 
 @st.composite
 def changed(draw):
-    """Sealed contents of the three files of records, a few fields of a few records changed; records lost or twice."""
+    """Contents of the three files of records, a few fields of a few changed, some lost or twice; and which files."""
     files = {method: [each.model_dump(mode="json") for each in records] for method, records in RECORDS.items()}
+    touched = set()
     for _ in range(draw(st.integers(1, 3))):
-        contents = files[draw(st.sampled_from(METHODS))]
+        method = draw(st.sampled_from(METHODS))
+        contents = files[method]
         if not contents:
             continue
+        touched.add(method)
         where = draw(st.integers(0, len(contents) - 1))
         match draw(st.sampled_from(["change", "change", "change", "lose", "twice"])):
             case "change":
@@ -63,12 +67,13 @@ def changed(draw):
                 del contents[where]
             case _:
                 contents.append(dict(contents[where]))
-    return files
+    return files, touched
 
 
 @cases(350)
-@given(files=changed())
-def one_case(files):
+@given(case=changed())
+def one_case(case):
+    files, touched = case
     with tempfile.TemporaryDirectory() as name:
         folder, expected = Path(name), {}
         for method, contents in files.items():
@@ -84,19 +89,13 @@ def one_case(files):
         try:
             collect(expected, [], list(METHODS), str(folder / "runs.csv"), str(folder / "runs.parquet"))
             compare(str(folder / "runs.parquet"), tables, [], [], [], **COMPARE)
-        except ValueError as error:
-            text = str(error)
-            names = (
-                [Path(file).name for file in expected] if isinstance(error, RecordError) else ["runs: ", "baseline: "]
-            )
+        except RecordError as error:
+            named = set(re.findall(r"^\S+/(\w+)\.json: ", str(error), re.MULTILINE))
+            assert named & touched, error  # noqa: PT017  # of files that contradict each other the others, too
             OUTCOMES.append("refused")
         else:
-            text, names = "", [""]
+            as_the_records_say(expected, pd.read_csv(tables["csv"]))
             OUTCOMES.append("table")
-        assert any(each in text for each in names), text
-        if text:
-            return
-        as_the_records_say(expected, pd.read_csv(tables["csv"]))
 
 
 def test_records_with_changed_fields_are_refused_by_name_or_counted_as_they_are():
@@ -108,7 +107,7 @@ def test_records_with_changed_fields_are_refused_by_name_or_counted_as_they_are(
     """
     OUTCOMES.clear()
     one_case()
-    assert OUTCOMES.count("table") >= 50 and OUTCOMES.count("refused") >= 50  # both ends were met
+    assert OUTCOMES.count("table") >= 30 and OUTCOMES.count("refused") >= 200  # both ends were met
 
 
 def as_the_records_say(expected, table):

@@ -59,6 +59,17 @@ def test_cosines_and_their_gradients_keep_their_digits_between_near_duplicates(s
 
 
 @pytest.mark.parametrize("of", [edge_dot, edge_squared_distance, edge_absolute_distance, edge_cosine])
+def test_a_gradient_that_is_differentiated_again_is_the_gradient(of):
+    h, edge_index = torch.randn(10, 4, generator=torch.Generator().manual_seed(0)).double(), random_edges(10, 60)
+    h, weight = h.requires_grad_(), torch.rand(60, generator=torch.Generator().manual_seed(1)).double()
+    found, plain = (
+        torch.autograd.grad((weight * of(h, Edges(*edge_index, 10))).sum(), h, create_graph=again)[0]
+        for again in (True, False)
+    )
+    torch.testing.assert_close(found, plain, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("of", [edge_dot, edge_squared_distance, edge_absolute_distance, edge_cosine])
 def test_products_do_not_depend_on_the_order_of_the_edges(of):
     h, edge_index = torch.randn(40, 150, generator=torch.Generator().manual_seed(0)), random_edges(40, 300)
     order = edge_index[1].argsort(stable=True)

@@ -413,6 +413,24 @@ def test_hgmd_has_the_derivative_of_its_value_where_the_students_hardness_does_n
     assert_derivative(make("hgmd", variant=variant, alpha=1e6), context, ("hard",))
 
 
+def test_hgmd_holds_the_students_hardness_constant():
+    """The gradient at a node is that of its soft labels alone: (softmax(z_i / τ) − target) / τ, mean over S."""
+    uniform = torch.rand(len(EDGES), generator=torch.Generator().manual_seed(1)).tolist()
+    kept = {e: p for (e, p), u in zip(chances(0.8).items(), uniform, strict=True) if u < p}
+    expected = [[0.0] * 3 for _ in range(5)]
+    for (j, i), p in kept.items():
+        own, other, of_student = (
+            softmax(logits, 1.5) for logits in (TEACHER_LOGITS[i], TEACHER_LOGITS[j], STUDENT_LOGITS[i])
+        )
+        for c in range(3):
+            expected[i][c] += (of_student[c] - (1 - p / 2) * own[c] - p / 2 * other[c]) / 1.5 / len(kept)
+    student, teacher = outputs()
+    logits = student.logits.requires_grad_()
+    method = make("hgmd", alpha=0.8, beta=1e12, temperature=1.5, label_weight=0)
+    (found,) = torch.autograd.grad(method.terms(student, teacher, context(seed=1))["hard"], logits)
+    assert found.flatten().tolist() == pytest.approx([value for row in expected for value in row], rel=1e-5)
+
+
 @pytest.mark.parametrize("variant", ["weight", "mixup"])
 def test_hgmd_is_finite_for_a_teacher_that_is_certain(variant):
     student, teacher = outputs()
@@ -569,6 +587,34 @@ def test_positions_of_nodes_of_one_community_are_near_each_other():
     assert alike[same].mean() > alike[~same].mean() + 0.4
     to_community = alike.fill_diagonal_(0).view(24, 4, 6).mean(dim=2)
     assert torch.equal(to_community.argmax(dim=1), community)
+
+
+def test_positions_are_trained_on_the_pairs_of_a_window_and_on_noise():
+    """A step of Adam a walk, on the pairs (u, v) of its window: −log σ(c_u·o_v), and five times the mean over noise."""
+    walks = [[0, 1, 2, 1], [1, 0, 1, 2], [3, 1, 0, 1], [1, 2, 1, 1], [0, 1, 0, 1], [2, 1, 3, 1]]
+    frequency = [sum(walk.count(node) for walk in walks) for node in range(4)]
+    assert frequency == [5, 13, 4, 2]
+    random = torch.Generator().manual_seed(0)
+    centre, context = (
+        ((torch.rand(4, 2, generator=random) - 0.5) / 2).requires_grad_(),
+        torch.zeros(4, 2).requires_grad_(),
+    )
+    adam = torch.optim.Adam([centre, context], lr=0.3)
+    for number, row in enumerate(torch.randperm(6, generator=random).tolist()):
+        adam.param_groups[0]["lr"] = 0.3 * (6 - number) / 6
+        chance = torch.tensor([times**0.75 for times in frequency], dtype=torch.float64)
+        noise = torch.multinomial(chance, 256, replacement=True, generator=random)
+        pairs = [(walks[row][a], walks[row][b]) for a in range(4) for b in range(4) if 0 < abs(a - b) <= 2]
+        losses = [
+            -(centre[u] @ context[v]).sigmoid().log() - 5 * (-centre[u] @ context[noise].T).sigmoid().log().mean()
+            for u, v in pairs
+        ]
+        adam.zero_grad()
+        torch.stack(losses).mean().backward()
+        adam.step()
+    module = sys.modules[load("method", METHODS / "nosmog.py").__module__]
+    found = module.skip_gram(torch.tensor(walks), 4, 2, 2, 0.3, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, centre.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_positions_depend_on_the_generator_of_the_setup_alone():

@@ -1,6 +1,7 @@
 """mskd, gnn_sd, gkd and graphakd on a 4-node graph, worked out in plain Python from the equations of their papers."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -225,6 +226,13 @@ def test_gnn_sd_for_graphs_leaves_the_logits_out_and_takes_the_edges_that_the_st
     assert terms("gnn_sd", "graph-multiclass", student_edges=drawn)["discrepancy"] == close(expected)
 
 
+def test_gnn_sd_takes_the_nodes_that_edges_come_from_for_neighbours():
+    drawn = [(1, 0), (0, 0), (2, 1), (1, 1), (0, 2), (2, 2), (0, 3), (3, 3)]  # as of nearest neighbours: not symmetric
+    expected = squared(*(discrepancy(x, edges=drawn) for x in STUDENT_HIDDEN)) / 4
+    turned = squared(*(discrepancy(x, edges=[(i, j) for j, i in drawn]) for x in STUDENT_HIDDEN)) / 4
+    assert terms("gnn_sd", "graph-multiclass", student_edges=drawn)["discrepancy"] == close(expected) != turned
+
+
 def test_gnn_sd_of_a_student_without_edges_is_over_those_of_the_data_set():
     assert terms("gnn_sd", student_edges=[])["discrepancy"] == close(terms("gnn_sd")["discrepancy"])
 
@@ -351,10 +359,11 @@ def test_gkd_of_random_features_takes_the_same_ones_for_both_models():
     assert found == close(expected)
 
 
-def test_gkd_of_more_nodes_than_max_nodes_compares_a_sample_that_is_standardised_with_all():
+@pytest.mark.parametrize("seed", range(6))
+def test_gkd_of_more_nodes_than_max_nodes_compares_a_sample_that_is_standardised_with_all(seed):
     student, teacher, edge_index = outputs()
-    ctx = context(edge_index)
-    nodes = torch.randperm(4, generator=torch.Generator().manual_seed(0))[:3].tolist()
+    ctx = replace(context(edge_index), random=torch.Generator().manual_seed(seed))
+    nodes = torch.randperm(4, generator=torch.Generator().manual_seed(seed))[:3].tolist()
     found = make("gkd", max_nodes=3, layers=[(1, 1)], weight=1, delta=0.3).terms(student, teacher, ctx)["kernel"]
     expected = kernel_loss(STUDENT_HIDDEN[1], TEACHER_HIDDEN[1], KERNELS["sigmoid"], 0.3, nodes)
     assert found.item() == close(expected)

@@ -307,7 +307,7 @@ def test_the_tokenizer_is_trained_with_labels_features_edges_and_codes(gamma):
     assert found_nearest.tolist() == nearest
     found = made.losses(out, found_nearest, *made.sampled())
     assert {name: value.item() for name, value in found.items()} == {name: close(v) for name, v in losses.items()}
-    for name in ("features", "edges"):  # past the code, straight to the encoder
+    for name in ("features", "edges", "commitment"):  # the first two past the code, straight to the encoder
         (gradient,) = torch.autograd.grad(found[name], [made.teacher.first.weight], retain_graph=True)
         assert gradient.abs().sum() > 0
 
@@ -345,6 +345,18 @@ def test_training_the_tokenizer_lowers_its_losses():
 
     method.prepare(setup(new_teacher=teacher))
     assert cross_entropy(linear(made[0].last, linear(made[0].first, X))) < 0.5
+
+
+def test_the_tokenizer_is_in_training_mode_where_it_is_trained_and_nowhere_else():
+    modes = []
+
+    class Watched(Teacher):
+        def forward(self, x):
+            modes.append(self.training)
+            return super().forward(x)
+
+    make("vqgraph", epochs=3).prepare(setup(new_teacher=Watched))
+    assert modes == [False, True, True, True, False]  # first codes; three epochs; what students learn from
 
 
 # vqgraph: the terms

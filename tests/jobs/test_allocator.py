@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from distillbench import allocator
+from tests.needs import excused_in_ci
 
 TRIM, THRESHOLD, MAPS = -1, -3, -4
 WORKFLOW = Path(allocator.__file__).parents[1]
@@ -70,10 +71,10 @@ def heap(*arguments):
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc and madvise are Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, for /proc and madvise")
 def test_the_heap_asks_for_huge_pages_and_takes_address_space_alone():
     if not Path("/sys/kernel/mm/transparent_hugepage").exists():
-        pytest.skip("this Linux has no huge pages to ask for")
+        pytest.skip(excused_in_ci("needs a Linux with huge pages"))
     found = heap()
     assert "hg" in found["flags"]
     assert found["Size:"] > 1e6 and found["Rss:"] < found["Size:"] / 2

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ from distillbench import run, workers
 from distillbench.config import ConfigError
 from distillbench.paths import Paths
 from distillbench.record import read_record, read_shard
+from tests.workflow.conftest import HELD, wait_for
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {
@@ -30,7 +30,7 @@ CONFIG = {
                 "gat": {
                     "teacher": {"model": "gat", "hidden": 4, "heads": 2},
                     "student": {"model": "gcn", "hidden": 4},
-                    "training": {"epochs": 400, "batch_size": 2},  # long enough to be stopped in
+                    "training": {"epochs": 20, "batch_size": 2},
                     "teacher_training": {"epochs": 2, "batch_size": 2},
                 }
             },
@@ -106,15 +106,14 @@ def seed_files(folder):
 def finished(tmp_path_factory):
     """A run that was stopped in its middle, and the same command again. Copy the folder before changing anything."""
     folder = write_project(tmp_path_factory.mktemp("run") / "project")
+    (folder / "methods/supervised.py").write_text(HELD.replace("/held/", "/supervised/"))
     process = start(folder)
     first = folder / "results/runs/synthetic/pyg/gat/supervised/seed-0.json"
-    deadline = time.monotonic() + 300
-    while not first.exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
+    wait_for(lambda: process.poll() is not None or first.exists())
+    assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=200)
+    (folder / "go").touch()
     stopped = SimpleNamespace(status=process.returncode, output=output, seeds=seed_files(folder))
     status, output = call(folder)
     return SimpleNamespace(folder=folder, stopped=stopped, status=status, output=output, seeds=seed_files(folder))
@@ -230,7 +229,7 @@ def test_snakemake_finds_every_seed_and_trains_none(project, finished):
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config.yaml"]
     command += ["--forcerun", "teacher", "distill", "--", *targets]
     done = subprocess.run(
-        command, cwd=project, env=environment(project), capture_output=True, text=True, timeout=120, check=False
+        command, cwd=project, env=environment(project), capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("; 0 trained in") == 3
@@ -327,6 +326,15 @@ def test_only_what_is_needed_is_selected(here):
     assert one_each == ["data/synthetic", *[f"{cell}/{m}/{s}" for m in ("teacher", "at") for s in range(3)]]
 
 
+def test_a_selected_job_trains_the_seeds_that_were_asked_for(here):
+    options = run._options([*OPTIONS, "--methods", "at", "--seeds", "1-2"])  # of three, two a job
+    tasks = run.select(run.read_plan(options, options.set), options)
+    cell = "synthetic/pyg/gat"
+    assert {task.name: task.arguments["params"]["seeds"] for task in tasks if task.seeds} == {
+        f"{cell}/{method}/{shard}": [seed] for method in ("teacher", "at") for shard, seed in ((0, 1), (1, 2))
+    }
+
+
 def test_what_is_tuned_waits_for_its_trials_and_these_for_their_teachers(here):
     options = run._options([*OPTIONS, "--methods", "at", "supervised", "--seeds", "0", "--set", "tune.trials=3"])
     tasks = {task.name: task for task in run.select(run.read_plan(options, options.set), options)}
@@ -360,6 +368,26 @@ def test_a_setting_changes_its_own_entry_only(here):
     shared = yaml.safe_load("a: {training: &same {epochs: 3}}\nb: {training: *same}")
     run._place(shared, ["a", "training", "epochs"], 1)
     assert shared == {"a": {"training": {"epochs": 1}}, "b": {"training": {"epochs": 3}}}
+
+
+def test_a_data_set_is_written_again_when_its_parameters_or_its_code_are_others(tmp_path):
+    source = tmp_path / "source.py"
+    source.touch()
+
+    def prepared(nodes):
+        params = {"train": 1, "val": 1, "test": 1, "nodes": nodes, "communities": 5, "features": 16}
+        params |= {"membership": 0.35, "density": 6.0, "noise": 1.5, "seed": 0}
+        arguments = {"results": str(tmp_path / "results"), "name": "mine", "params": params}
+        file = str(ROOT / "datasets/synthetic.py")
+        return workers._prepare(**arguments, file=file, sources=[str(source)])["summary"]
+
+    assert "30 nodes" in prepared(10)
+    assert "on disk already" in prepared(10)
+    assert "36 nodes" in prepared(12)
+    assert "on disk already" in prepared(12)
+    written = (tmp_path / "results/data/mine/data.json").stat().st_mtime
+    os.utime(source, (written + 10, written + 10))
+    assert "36 nodes" in prepared(12)
 
 
 FROM_A_FILE = '''

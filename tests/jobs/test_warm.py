@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from distillbench import warm
-from distillbench.backends import missing_reason
 from distillbench.spent import read_spent
+from tests.needs import needs_dgl
 
 WORKFLOW = Path(warm.__file__).parents[1]
 JOBS = """
@@ -35,11 +35,10 @@ def die():
 
 def sleep(file):
     Path(file).write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(600)
 """
 
 NOBODY = ""
-WITH_DGL = pytest.mark.skipif(bool(missing_reason("dgl")), reason="dgl is not installed")
 
 
 def name_of(process, host=None, made=0.0):
@@ -50,7 +49,7 @@ def name_of(process, host=None, made=0.0):
 @pytest.fixture(scope="module")
 def owner():
     """A process that stands for Snakemake's."""
-    process = subprocess.Popen(["sleep", "300"])
+    process = subprocess.Popen(["sleep", "3600"])
     yield name_of(process)
     process.kill()
     process.wait()
@@ -68,26 +67,36 @@ def client(tmp_path, owner):
     (tmp_path / "myjobs.py").write_text(JOBS)
     (tmp_path / "here").mkdir()
 
-    def start(function, arguments=None, owner=owner, library="tables", **environment):
+    def start(function, arguments=None, owner=owner, library="tables", folder="here", **environment):
         call = f"call('myjobs:{function}', {arguments or {}}, log='log', library='{library}')"
         code = f"from distillbench.warm import call; {call}"
         path = f"{WORKFLOW}:{tmp_path}"
         environment = {**os.environ, "PYTHONPATH": path, "COLOUR": "green", "DISTILLBENCH_OWNER": owner, **environment}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path / "here", env=environment, **pipes)
+        return subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path / folder, env=environment, **pipes)
 
     return start
 
 
 @pytest.mark.parametrize(
     ("library", "modules"),
-    [("tables", "['pandas']"), ("csr", "['torch']"), pytest.param("dgl", "['dgl', 'torch']", marks=WITH_DGL)],
+    [("tables", "['pandas']"), ("csr", "['torch']"), pytest.param("dgl", "['dgl', 'torch']", marks=needs_dgl)],
 )
 def test_a_job_has_its_own_process_folder_environment_and_the_library(client, library, modules):
     outputs = [client("greet", {"name": "x"}, library=library).communicate(timeout=120)[0] for _ in range(2)]
     for output in outputs:
         assert f"in here, green, {modules}" in output
     assert outputs[0] != outputs[1]  # another process
+
+
+def test_a_job_has_its_own_folder_environment_and_code_not_those_of_the_job_that_started_the_server(client, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/myjobs.py").write_text(JOBS.replace("hello", "welcome"))
+    output, _ = client("greet", {"name": "x"}).communicate(timeout=120)
+    assert "hello x" in output and "in here, green, ['pandas']" in output
+    path = f"{WORKFLOW}:{tmp_path}/there"
+    output, _ = client("greet", {"name": "x"}, folder="there", COLOUR="red", PYTHONPATH=path).communicate(timeout=120)
+    assert "welcome x" in output and "in there, red, ['pandas']" in output
 
 
 def test_the_log_ends_in_where_the_time_went(client, tmp_path):
@@ -111,7 +120,7 @@ def test_a_process_knows_itself_as_an_owner():
     "elsewhere", [{"host": "another.machine"}, {"made": -60.0}], ids=["another machine", "its number was given again"]
 )
 def test_without_its_owner_here_a_job_is_cold_and_no_server_is_started(client, scratch, elsewhere):
-    with subprocess.Popen(["sleep", "300"]) as process:
+    with subprocess.Popen(["sleep", "3600"]) as process:
         absent = name_of(process, **elsewhere)
         output, _ = client("greet", {"name": "x"}, owner=absent, TMPDIR=str(scratch)).communicate(timeout=120)
         process.kill()
@@ -141,7 +150,7 @@ def test_a_job_that_no_server_took_is_cold(client, scratch, owner):
     listener.bind(str(folder / f"{name}.sock"))
     listener.listen()
     process = client("greet", {"name": "x"}, TMPDIR=str(scratch))
-    listener.settimeout(60)
+    listener.settimeout(120)
     listener.accept()[0].close()
     output, errors = process.communicate(timeout=120)
     listener.close()
@@ -226,26 +235,26 @@ def test_a_job_that_is_killed_fails(client):
 
 def test_a_job_ends_when_its_client_is_killed(client, tmp_path):
     process = client("sleep", {"file": str(tmp_path / "pid")})
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     job = psutil.Process(int((tmp_path / "pid").read_text()))
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    gone, _ = psutil.wait_procs([job], timeout=10)
+    gone, _ = psutil.wait_procs([job], timeout=120)
     assert gone == [job] or job.status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_server_ends_with_its_owner(client):
-    owner = subprocess.Popen(["sleep", "300"])
+    owner = subprocess.Popen(["sleep", "3600"])
     name = name_of(owner)
     client("greet", {"name": "x"}, owner=name).communicate(timeout=120)
     servers = [p for p in psutil.process_iter() if f"distillbench.warm tables {name} " in " ".join(_command(p))]
     assert len(servers) == 1
     owner.kill()
     owner.wait()
-    gone, _ = psutil.wait_procs(servers, timeout=10)
+    gone, _ = psutil.wait_procs(servers, timeout=120)
     assert gone == servers
 
 

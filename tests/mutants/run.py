@@ -3,30 +3,34 @@
     python tests/mutants/run.py [--only WORDS ...] [--processes 2]
 
 Each list is a file of YAML, one entry a fault: ``fault`` (what is wrong, a sentence), ``file``, ``old`` (text that is
-in the file once) and ``new`` (what takes its place), ``tests`` (what must notice it). A whole run writes
-docs/mutants.md.
+in the file once) and ``new`` (what takes its place), ``tests`` (what must notice it). What came of it goes
+into docs/mutants.md; the rows of faults that were not tried stay.
 """
 
 import argparse
+import importlib
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import Queue
 from pathlib import Path
-from queue import Queue
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/mutants.md"
+SURVIVED = "**nothing**"
 SECONDS = 600  # after which a test that goes on has noticed something
 HEAD = """# Planted faults, and the tests that notice them
 
@@ -93,15 +97,35 @@ def copy_of_the_project() -> Iterator[Path]:
         yield copy
 
 
-def tested(copy: Path, tests: tuple[str, ...], *options: str) -> "subprocess.CompletedProcess[str]":
-    """Run some tests in a copy."""
-    path = os.pathsep.join([str(copy / "workflow"), str(copy)])
-    # a file that was changed twice in one second has a stale .pyc
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "DISTILLBENCH_ALL_TESTS": ""}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
-    return subprocess.run(
-        command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+def tested(copy: Path, tests: tuple[str, ...], *options: str) -> tuple[int, str]:
+    """Run some tests in a copy, in a fork that has the libraries imported; their exit status and what they printed.
+
+    None of distillbench is imported before the fork. Raises TimeoutError where they do not end.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            for number in (1, 2):
+                os.dup2(output.fileno(), number)
+            os.chdir(copy)
+            sys.path[:0] = [str(copy / "workflow"), str(copy)]
+            # what tests start themselves; a file that was changed twice in one second has a stale .pyc
+            os.environ.update(PYTHONPATH=f"{copy / 'workflow'}{os.pathsep}{copy}", PYTHONDONTWRITEBYTECODE="1")
+            os.environ.pop("DISTILLBENCH_ALL_TESTS", None)
+            sys.dont_write_bytecode = True
+            status = pytest.main(["-q", "-p", "no:cacheprovider", *options, *tests])
+            sys.stdout.flush()
+            os._exit(int(status))
+        deadline = time.monotonic() + SECONDS
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > deadline:
+                os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                raise TimeoutError
+            time.sleep(0.02)
+        output.seek(0)
+        return os.waitstatus_to_exitcode(ended[1]), output.read()
 
 
 def tried(copy: Path, mutant: Mutant) -> Result:
@@ -110,33 +134,48 @@ def tried(copy: Path, mutant: Mutant) -> Result:
     before, begun = file.read_text(), time.monotonic()
     file.write_text(mutant.planted(before))
     try:
-        done = tested(copy, mutant.tests, "-x")
-    except subprocess.TimeoutExpired:
+        status, output = tested(copy, mutant.tests, "-x")
+    except TimeoutError:
         return Result(True, f"one of {', '.join(mutant.tests)} does not end", time.monotonic() - begun)
     finally:
         file.write_text(before)
     seconds = time.monotonic() - begun
-    if done.returncode not in (0, 1):  # such as a module that does not import: that is no silent fault
-        raise RuntimeError(
-            f"{mutant.room}: {mutant.fault}: no test was run\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        )
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+?)(?:\[.*)?(?: - .*)?$", done.stdout, re.MULTILINE)
-    return Result(done.returncode == 1, failed[1] if failed else "", seconds)
+    if status not in (0, 1):  # such as a module that does not import: that is no silent fault
+        raise RuntimeError(f"{mutant.room}: {mutant.fault}: no test was run\n{output[-3000:]}")
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+?)(?:\[.*)?(?: - .*)?$", output, re.MULTILINE)
+    return Result(status == 1, failed[1] if failed else "", seconds)
 
 
-def page(results: dict[Mutant, Result]) -> str:
-    """docs/mutants.md."""
-    survivors = [mutant for mutant, result in results.items() if not result.killed]
-    noticed, today = len(results) - len(survivors), f"{datetime.now(UTC):%Y-%m-%d}"
-    finding = f"**{noticed} of {len(results)} planted faults are noticed** ({today})."
-    lines = [HEAD.format(finding=finding)]
-    for room in dict.fromkeys(mutant.room for mutant in results):
+def work(copy: Path, todo: "Queue[Mutant | None]", done: "Queue[tuple[Mutant, Result | str]]") -> None:
+    """A process of its own: tries one fault after another in its copy."""
+    while mutant := todo.get():
+        try:
+            done.put((mutant, tried(copy, mutant)))
+        except Exception as error:
+            done.put((mutant, str(error)))
+
+
+def page(results: dict[Mutant, Result], kept: dict[str, str]) -> str:
+    """docs/mutants.md. kept: by fault, the rows of a former page, for faults that were not tried this time."""
+    rows = {}
+    for mutant in mutants():
+        name = _cell(mutant.fault)
+        if mutant in results:
+            rows[mutant] = f"| {name} | {_source(mutant.file)} | {_killer(results[mutant])} |"
+        elif name in kept:
+            rows[mutant] = kept[name]
+    noticed, today = sum(SURVIVED not in row for row in rows.values()), f"{datetime.now(UTC):%Y-%m-%d}"
+    lines = [HEAD.format(finding=f"**{noticed} of {len(rows)} planted faults are noticed** ({today}).")]
+    for room in dict.fromkeys(mutant.room for mutant in rows):
         lines += [f"## {room.replace('_', ' ').capitalize()}\n", "| Fault | In | Noticed by |", "|:--|:--|:--|"]
-        for mutant, result in results.items():
-            if mutant.room == room:
-                lines.append(f"| {_cell(mutant.fault)} | {_source(mutant.file)} | {_killer(result)} |")
+        lines += [row for mutant, row in rows.items() if mutant.room == room]
         lines.append("")
     return "\n".join(lines)
+
+
+def rows_of(text: str) -> dict[str, str]:
+    """The rows of a page, by fault."""
+    return {row.split(" | ")[0].removeprefix("| "): row for row in text.splitlines() if " | [" in row}
 
 
 def _cell(text: str) -> str:
@@ -149,7 +188,7 @@ def _source(file: str) -> str:
 
 def _killer(result: Result) -> str:
     if not result.killed:
-        return "**nothing**"
+        return SURVIVED
     file, _, test = result.by.partition("::")
     return f"[{test.split('::')[-1].removeprefix('test_').replace('_', ' ')}](../{file})" if test else result.by
 
@@ -159,6 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="WORDS", help="faults with one of these in list, file or sentence")
     parser.add_argument("--processes", type=int, default=2, help="copies that are worked in side by side")
+    parser.add_argument("--unchecked", action="store_true", help="without running the tests once without any fault")
     options = parser.parse_args(arguments)
     chosen = [
         mutant
@@ -167,38 +207,41 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     for mutant in chosen:
         mutant.planted((ROOT / mutant.file).read_text())
-    copies: Queue[Path] = Queue()
+    for library in ("torch", "torch_geometric.nn", "dgl", "pandas", "scipy.stats", "sklearn", "hypothesis"):
+        with suppress(ImportError):
+            importlib.import_module(library)
     results: dict[Mutant, Result] = {}
-
-    def work(mutant: Mutant) -> None:
-        copy = copies.get()
-        try:
-            results[mutant] = result = tried(copy, mutant)
-        finally:
-            copies.put(copy)
-        what = f"noticed by {result.by}" if result.killed else "SURVIVES"
-        print(
-            f"{len(results):3d} of {len(chosen)}, {result.seconds:5.1f} s  {mutant.room}: {mutant.fault}: {what}",
-            flush=True,
-        )
-
-    with copy_of_the_project() as first, copy_of_the_project() as second:
-        tests = tuple(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
-        print(f"{len(chosen)} faults; their {len(tests)} tests without them first", flush=True)
-        quiet = tested(first, tests, "-n", str(options.processes))
-        if quiet.returncode:
-            print(quiet.stdout[-4000:], quiet.stderr[-2000:])
-            return 1
-        for copy in (first, second)[: options.processes]:
-            copies.put(copy)
-        with ThreadPoolExecutor(options.processes) as pool:
-            list(pool.map(work, chosen))
+    with ExitStack() as stack:
+        copies = [stack.enter_context(copy_of_the_project()) for _ in range(options.processes)]
+        if not options.unchecked:
+            tests = tuple(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
+            print(f"{len(chosen)} faults; their {len(tests)} tests without them first", flush=True)
+            status, output = tested(copies[0], tests, "-n", str(options.processes))
+            if status:
+                print(output[-6000:])
+                return 1
+        fork = multiprocessing.get_context("fork")
+        todo, done = fork.Queue(), fork.Queue()
+        for mutant in (*chosen, *[None] * options.processes):
+            todo.put(mutant)
+        for copy in copies:
+            fork.Process(target=work, args=(copy, todo, done), daemon=True).start()
+        for number in range(1, len(chosen) + 1):
+            mutant, result = done.get()
+            if isinstance(result, str):
+                print(result)
+                return 1
+            results[mutant] = result
+            what = f"noticed by {result.by}" if result.killed else "SURVIVES"
+            print(
+                f"{number} of {len(chosen)}, {result.seconds:.1f} s  {mutant.room}: {mutant.fault}: {what}", flush=True
+            )
     survivors = [mutant for mutant in chosen if not results[mutant].killed]
     for mutant in survivors:
         print(f"SURVIVES: {mutant.room}: {mutant.fault} ({mutant.file}; {', '.join(mutant.tests)})")
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} faults are noticed")
-    if not options.only:
-        PAGE.write_text(page({mutant: results[mutant] for mutant in chosen}))
+    kept = rows_of(PAGE.read_text()) if options.only and PAGE.exists() else {}
+    PAGE.write_text(page(results, kept))
     return 1 if survivors else 0
 
 

@@ -27,9 +27,9 @@ def test_every_fault_can_be_planted_and_every_test_is_there():
 
 
 def test_the_page_has_every_fault_with_the_test_that_noticed_it():
-    rows = [line for line in run.PAGE.read_text().splitlines() if line.startswith("| ") and "](../" in line]
-    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [run._cell(m.fault) for m in MUTANTS]
-    assert not any("nothing" in row.split(" | ")[2] for row in rows)
+    rows = run.rows_of(run.PAGE.read_text())
+    assert list(rows) == [run._cell(mutant.fault) for mutant in MUTANTS]
+    assert not [row for row in rows.values() if run.SURVIVED in row]
 
 
 def test_a_fault_that_no_longer_fits_is_named():

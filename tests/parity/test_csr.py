@@ -52,11 +52,51 @@ def clusters(nodes, neighbours, seed=0):
 # Derivatives
 
 
-@pytest.mark.parametrize("heads", [1, 3])
+HEADS = [1, 2, 3, 4, 6]  # the teacher for PPI has 4, 4 and 6
+
+
+def of_attention(nodes, heads, width=4):
+    """x, att_src and att_dst, no two of them equal."""
+    of_nodes = ((nodes, 1), (1, 2), (1, 3))
+    return [random(n, heads, width, seed=seed, dtype=torch.float64).requires_grad_() for n, seed in of_nodes]
+
+
+def dense_attention(x, att_src, att_dst, edges, slope):
+    """Velickovic et al. (2018), eqs. 3 and 4, by a matrix [destination, source] for each head."""
+    scores = (x * att_dst).sum(-1)[:, None] + (x * att_src).sum(-1)[None]  # [N, N, H]
+    linked = torch.zeros(len(x), len(x), 1, dtype=x.dtype)
+    linked[edges[1], edges[0]] = 1.0
+    weights = torch.where(scores > 0, scores, slope * scores).exp() * linked
+    alpha = weights / weights.sum(1, keepdim=True).clamp_min(1e-300)  # of nodes without neighbours: all zero
+    return torch.einsum("ijh,jhd->ihd", alpha, x)
+
+
+@pytest.mark.parametrize("heads", HEADS)
 def test_derivative_of_attention_is_that_of_differences(heads):
     edges = adjacency(EDGES, NODES)
-    x, att_src, att_dst = (random(n, heads, 4, seed=n, dtype=torch.float64).requires_grad_() for n in (NODES, 1, 1))
-    assert torch.autograd.gradcheck(lambda *inputs: attention(*inputs, edges, 0.2), (x, att_src, att_dst))
+    assert torch.autograd.gradcheck(lambda *inputs: attention(*inputs, edges, 0.2), of_attention(NODES, heads))
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["one graph", "a batch"])
+@pytest.mark.parametrize("heads", HEADS)
+def test_attention_and_its_derivative_are_those_of_dense_matrices(heads, batched):
+    sizes = (NODES, 5, NODES) if batched else (NODES,)
+    turned = torch.stack([EDGES[1], EDGES[0]])[:, EDGES[0].argsort(stable=True)]
+    small = torch.tensor([[4, 0, 3, 0, 1, 2, 3, 2], [0, 0, 1, 2, 2, 2, 2, 4]])
+    parts = [EDGES, small, turned][: len(sizes)]
+    graphs = [adjacency(edges, size) for edges, size in zip(parts, sizes, strict=True)]
+    starts = itertools.accumulate((0, *sizes[:-1]))
+    all_edges = torch.cat([edges + start for edges, start in zip(parts, starts, strict=True)], dim=1)
+    native = Batched(graphs) if batched else graphs[0]
+    found_from, expected_from = of_attention(sum(sizes), heads, 3), of_attention(sum(sizes), heads, 3)
+    found = attention(*found_from, native, 0.3)
+    expected = dense_attention(*expected_from, all_edges, 0.3)
+    torch.testing.assert_close(found, expected)
+    weights = random(*found.shape, seed=4, dtype=torch.float64)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for ours, theirs in zip(found_from, expected_from, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 @pytest.mark.parametrize("weights", [None, "normalisation", "shares"])

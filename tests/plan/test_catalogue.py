@@ -91,12 +91,12 @@ def test_every_method_but_the_control_has_a_search_space_in_words():
 
 def test_every_link_of_the_document_leads_somewhere():
     text = catalogue(ROOT)
-    headings = set(re.findall(r"^## (.+)$", text, re.MULTILINE))
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in headings
-        elif not target.startswith("https://"):
-            assert (ROOT / "docs" / target).exists(), target
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("https://")]
+    assert [target[1:] for target in targets if target.startswith("#")] == headings == available([ROOT / "methods"])
+    files = {target for target in targets if not target.startswith("#")}
+    assert files >= {f"../methods/{name}.py" for name in headings}
+    assert [file for file in sorted(files) if not (ROOT / "docs" / file).exists()] == []
 
 
 def test_a_row_says_tasks_needs_source_and_where_it_was_run(root):

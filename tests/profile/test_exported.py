@@ -50,7 +50,7 @@ def test_an_exported_layer_takes_a_graph_of_another_size(small, backends, kind):
 def test_a_model_of_whole_graphs_has_no_program_for_others(small, backends):
     data = replace(small.clouds(), edge_index=torch.arange(48).repeat(2, 1))
     form, _ = export(small, {"model": "gcn", "hidden": 4, "readout": "mean"}, backends[0], data)
-    assert form.status == "for 32 nodes only" or form.run is None
+    assert form.run is None and "data-dependent" in form.status  # the sum over each graph's nodes
 
 
 def test_an_mlp_is_exported_whatever_the_library_and_takes_any_number_of_nodes(small, backend):

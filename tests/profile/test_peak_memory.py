@@ -39,6 +39,16 @@ def test_an_earlier_peak_does_not_count():
     assert in_fresh_process(with_a_peak_before) == pytest.approx(32, abs=OFF)
 
 
+def test_on_a_gpu_it_is_the_rise_of_pytorchs_own_peak(monkeypatch):
+    """Of a counter of bytes: an earlier peak of 9 MB, 2 MB held, of which the function makes 5 and frees all but 3."""
+    gpu = {"held": 2_000_000, "peak": 9_000_000}
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: gpu.update(peak=gpu["held"]))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: gpu["held"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: gpu["peak"])
+    assert peak_memory_mb(lambda: gpu.update(held=3_000_000, peak=5_000_000), torch.device("cuda")) == 3.0
+    assert peak_memory_mb(lambda: None, torch.device("cuda")) == 0.0
+
+
 def test_each_call_has_a_process_of_its_own_and_leaves_nothing_behind():
     threads = torch.get_num_threads()
     first, second = in_fresh_process(os.getpid), in_fresh_process(os.getpid)

@@ -1,6 +1,7 @@
 """Profiles: figures that mean what they say, measured twice, and named where the two disagree."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from distillbench import profiling
 from distillbench.config import Training
 from distillbench.data import write_data
-from distillbench.measuring import Pass, block_times_ms, epoch_seconds, limited, measure
+from distillbench.measuring import Pass, _one_graph, block_times_ms, epoch_seconds, limited, measure
 from distillbench.models import GNN, canonical_state
 from distillbench.plan import make_plan
 from distillbench.plugins import load
@@ -93,6 +94,14 @@ def test_one_graph_of_several_is_measured_by_itself(small, backend):
     assert (found.facts["batch_graphs"], found.facts["batch_nodes"], found.facts["graph_nodes"]) == (4, 32, 8)
     assert found.facts["one_graph"] is False and len(found.samples["graph_latency_ms"]) > 0
     assert found.facts["throughput_of"] == "graphs" and found.facts["throughput_units"] == 4
+
+
+def test_the_one_graph_is_the_training_graph_of_median_size(small, backend):
+    data = replace(small.clouds(), graph_ptr=torch.tensor([0, 3, 12, 16, 30, 40, 48]))
+    inputs, split = small.inputs_of(data, backend)
+    assert split.train.tolist() == [0, 1, 2, 3]  # of 3, 9, 4 and 14 points
+    one = _one_graph(inputs, split)
+    assert (one.graph.num_nodes, one.graph_ids.tolist()) == (4, [2])
 
 
 def test_a_student_is_measured_as_deployed_too(small, backend):
@@ -200,13 +209,19 @@ def test_a_function_is_warmed_up_before_it_is_timed(monkeypatch):
 
 def test_epochs_are_timed_but_for_the_first(small, backend, monkeypatch):
     """Which warms up: of the four trained there are three times, between the ends of one and the next."""
-    ended = []
-    monkeypatch.setattr("distillbench.measuring.fit", lambda *a, **k: ended.append(a[4]) or fit(*a, **k))
+    asked = []
+
+    def timed(*arguments, **options):
+        asked.append(arguments[4])
+        found = fit(*arguments, **options)
+        ends = zip(found.history, (9.0, 9.5, 10.25, 12.25), strict=True)
+        return replace(found, history=[row | {"seconds": end} for row, end in ends])
+
+    monkeypatch.setattr("distillbench.measuring.fit", timed)
     inputs, split = small.inputs_of(small.ring(), backend)
     model = small.model_of({"model": "gcn", "hidden": 4}, backend)
-    seconds = epoch_seconds(model, inputs, split, Training(epochs=200, patience=1))
-    assert len(seconds) == 3 and min(seconds) >= 0
-    assert (ended[0].epochs, ended[0].patience) == (4, None)
+    assert epoch_seconds(model, inputs, split, Training(epochs=200, patience=1)) == [0.5, 0.75, 2.0]
+    assert (asked[0].epochs, asked[0].patience) == (4, None)
 
 
 # two passes

@@ -12,12 +12,9 @@ import pytest
 from matplotlib.image import imread
 
 from distillbench.report import write_report
+from tests.needs import CHROMEDRIVER, CHROMIUM, needs_chromium
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMEDRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER), reason=f"no {'chromedriver' if CHROMIUM else 'Chromium'} is installed"
-)
+pytestmark = needs_chromium
 WIDTHS = [360, 1600]
 
 
@@ -113,9 +110,8 @@ def test_a_shadow_says_that_there_is_more_of_a_table(opened: Any) -> None:
         assert edges(table) == [False, False]
 
 
+@pytest.mark.parametrize("opened", [max(WIDTHS)], indirect=True)
 def test_the_verdicts_are_on_a_large_screen_without_scrolling(opened: Any) -> None:
-    if opened.execute_script("return innerWidth") < max(WIDTHS):
-        pytest.skip("of large screens only")
     ends = opened.execute_script(
         "return [...document.querySelectorAll('#tables td')].filter(e => e.innerText.includes('better'))"
         ".map(e => e.getBoundingClientRect().right)"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.projects import TABLE, TINY, OnSlurm, slurm
-from tests.workflow.conftest import Project, checkout
+from tests.workflow.conftest import HELD, Project, checkout
 
 HERE = Path(__file__).parent
 
@@ -33,6 +33,8 @@ def quiet(tmp_path_factory) -> Project:
     """The tiny config run to its table when nothing happens, without SLURM."""
     project = checkout(tmp_path_factory.mktemp("quiet") / "project")
     project.configure(**TINY)
+    (project.folder / "methods/held.py").write_text(HELD)
+    (project.folder / "go").touch()
     project.run(TABLE)
     return project
 

@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from tests.slurm.projects import STUDENTS, TINY, slurm, table, wait_for
+from tests.slurm.projects import STUDENTS, TABLE, TINY, slurm, table, wait_for
 
 CLUSTER = {"CPUS": "2", "MEMORY_MB": "8000"}
-SUPERVISED, LSP = STUDENTS
+SUPERVISED, HELD = STUDENTS
 
 
 def jobs(project, rule):
@@ -18,17 +18,14 @@ def jobs(project, rule):
     return re.findall(rf"submitted with SLURM jobid (\d+) \(log: \S*rule_{rule}/", project.output)
 
 
-def count_trainings(project, seconds_of_lsp):
-    """Have every training add its method to the file ``trainings``, and LSP take longer."""
-    for method, seconds in {"supervised": 0, "lsp": seconds_of_lsp}.items():
+def count_trainings(project):
+    """Have every training add its method to the file ``trainings``."""
+    for method in TINY["methods"]:
         file = project.folder / f"methods/{method}.py"
         counting = f"""
     def prepare(self, setup):
-        import time
-
         with open("trainings", "a") as file:
             file.write("{method}\\n")
-        time.sleep({seconds})
 
     def terms(self, """
         file.write_text(file.read_text().replace("\n    def terms(self, ", counting, 1))
@@ -36,25 +33,27 @@ def count_trainings(project, seconds_of_lsp):
 
 def running():
     """The methods whose students are trained by jobs that run now; a job's comment has its wildcards."""
-    return re.findall(r"^R .*(supervised|lsp)", slurm("squeue", "--noheader", "--format", "%t %k"), re.MULTILINE)
+    return re.findall(r"^R .*(supervised|held)", slurm("squeue", "--noheader", "--format", "%t %k"), re.MULTILINE)
 
 
 def test_a_cancelled_job_is_tried_again_and_resumes_at_its_seed(project, quiet):
     """Fault: a running job is cancelled (scancel).
 
-    Provoked: the job of three seeds is cancelled when the first is finished and the second has a checkpoint.
+    Provoked: the job of three seeds is cancelled while it is made to wait in the second, after a checkpoint.
     Promised: it is submitted again by itself, the finished seed is not trained again, the second one goes on at its
     checkpoint, the table is that of a quiet run.
     """
-    folder = (project.folder / LSP).parent
-    run = project.start(LSP)
-    wait_for(lambda: (folder / "seed-0.json").exists() and (folder / "seed-1.checkpoint.pt").exists(), run)
+    (project.folder / "go").unlink()
+    run = project.start(HELD)
+    wait_for((project.folder / HELD).with_name("seed-1.checkpoint.pt").exists, run)
     before = project.records()
     slurm("scancel", *jobs(project, "distill"))
-    assert "Trying to restart job" in project.finish(run)
+    wait_for(lambda: "Trying to restart job" in project.output, run)
+    (project.folder / "go").touch()
+    project.finish(run)
     after = project.records()
     assert {name: after[name] for name in before} == before
-    log = (project.folder / "results/logs/runs/digits/csr/gat/lsp/0.log").read_text()  # of the second job
+    log = (project.folder / "results/logs/runs/digits/csr/gat/held/0.log").read_text()  # of the second job
     assert "seed 1 (run 1 of 2) begins" in log and "seed 1 (run 1 of 2): epoch 1 of" not in log
     assert "seed 2 (run 2 of 2): epoch 1 of" in log
     assert table(project) == table(quiet)
@@ -63,13 +62,16 @@ def test_a_cancelled_job_is_tried_again_and_resumes_at_its_seed(project, quiet):
 def test_a_node_is_drained_during_the_run(project, quiet):
     """Fault: a node is drained while jobs run.
 
-    Provoked: the only node is set to drain when the first job runs, and back when that has finished.
+    Provoked: the only node is set to drain while a job is made to wait, and back when that job has ended and another is
+    pending.
     Promised: the running job ends, the others wait and then run, the table is that of a quiet run.
     """
-    run = project.start(*STUDENTS, "--jobs=1")
-    wait_for(lambda: "R" in slurm("squeue", "--noheader", "--format", "%t"), run)
+    (project.folder / "go").unlink()
+    run = project.start(TABLE, "--jobs=1")
+    wait_for((project.folder / HELD).with_name("seed-0.json").exists, run)
     slurm("scontrol", "update", "nodename=node1", "state=drain", "reason=test")
     try:
+        (project.folder / "go").touch()
         wait_for(lambda: slurm("sinfo", "--noheader", "--format", "%T").strip() == "drained", run)
         wait_for(lambda: "PD" in slurm("squeue", "--noheader", "--format", "%t"), run)
     finally:
@@ -96,26 +98,28 @@ def test_a_job_that_needs_more_memory_than_it_asked_for_gets_more(cluster, proje
 def test_the_submitting_process_is_killed_and_started_again(project, quiet):
     """Fault: the submitting Snakemake process is killed (SIGKILL) while jobs run.
 
-    Provoked: it is killed when one of two jobs has ended and the first of the other's three seeds is finished, and
-    started again at once, so that the new job of these seeds runs beside the old one (seen in squeue).
+    Provoked: it is killed when one of two jobs has ended and the other is made to wait in the second of three seeds,
+    and started again, so that the new job of these seeds runs beside the old one (seen in squeue).
     Promised: a job that is still running is waited for and what it trains is used: each seed is trained once (counted),
     the table is that of a quiet run.
     """
-    supervised, lsp = project.folder / SUPERVISED, project.folder / LSP
-    count_trainings(project, seconds_of_lsp=12)
+    supervised, held = project.folder / SUPERVISED, project.folder / HELD
+    count_trainings(project)
+    (project.folder / "go").unlink()
     run = project.start(*STUDENTS)
-    wait_for(lambda: supervised.exists() and (lsp.parent / "seed-0.json").exists(), run)
+    wait_for(lambda: supervised.exists() and held.with_name("seed-0.json").exists(), run)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     before = project.records()
     project.run("--unlock")
     again = project.start(*STUDENTS)
-    wait_for(lambda: running().count("lsp") == 2, again)
-    assert not lsp.exists()
+    wait_for(lambda: running().count("held") == 2, again)
+    assert not held.exists()
+    (project.folder / "go").touch()
     project.finish(again)
     after = project.records()
     assert {name: after[name] for name in before} == before
-    assert Counter((project.folder / "trainings").read_text().split()) == {"supervised": 3, "lsp": 3}  # of seeds
+    assert Counter((project.folder / "trainings").read_text().split()) == {"supervised": 3, "held": 3}  # of seeds
     assert table(project) == table(quiet)
 
 

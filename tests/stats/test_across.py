@@ -74,6 +74,16 @@ def test_friedman_counts_two_libraries_on_one_data_set_once():
     assert list(found.table["method"]) == ["kd", "at", "supervised"]
 
 
+def test_the_score_of_a_cell_is_the_mean_over_the_libraries():
+    pyg = [{"supervised": [0.7], "kd": [0.8], "at": [0.75]}] * 6
+    dgl = [{"supervised": [0.7], "kd": [0.6], "at": [0.75]}] * 6
+    runs = pd.concat([over_cells(pyg, backend="pyg"), over_cells(dgl, backend="dgl")])
+    found = across.across_cells(runs, resamples=10)
+    # means are 0.7, 0.7 and 0.75: kd is first with one library, last with the other
+    ranks = found.table.set_index("method")["mean_rank"].to_dict()
+    assert found.cells == 6 and ranks == {"at": 1, "supervised": 2.5, "kd": 2.5}
+
+
 def test_ranks_and_friedman_agree_with_scipy_where_methods_tie():
     scores = simulated(cells=7)
     for of_cell in scores[:3]:

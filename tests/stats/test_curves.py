@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from distillbench.curves import draw_curves, median_curve
+from distillbench.curves import _draw_method, draw_curves, median_curve
 
 
 def history(values, **columns):
@@ -36,6 +37,17 @@ def test_the_median_is_of_most_seeds():
     # of two seeds, one alone is not more than half
     assert median_curve([history([0.1, 0.2, 0.9]), history([0.3])]).to_dict() == {1: 0.2}
     assert median_curve([history([0.1, 0.2])]).to_dict() == {1: 0.1, 2: 0.2}
+
+
+def test_what_is_drawn_is_every_evaluated_epoch_in_percent():
+    ax = Figure().subplots()
+    runs = {0: history([0.25, 0.5, 0.75]), 1: history([0.5, 1.0])}
+    _draw_method(ax, "kd", runs, {0: 3, 1: 1}, "pyg")
+    (seeds,) = ax.collections
+    assert [line.tolist() for line in seeds.get_segments()] == [[[1, 25], [2, 50], [3, 75]], [[1, 50], [2, 100]]]
+    median, *marks = (line.get_xydata().tolist() for line in ax.lines)
+    assert median == [[1, 37.5], [2, 75]]  # the third epoch is of one seed in two
+    assert marks == [[[3, 75]], [[1, 50]]]
 
 
 def test_every_method_has_a_panel_and_the_teacher_is_first(texts):

@@ -72,7 +72,10 @@ def test_the_time_ratio_is_a_median_of_paired_ratios_between_two_order_statistic
     (row,) = libraries.equivalence(timed(SECONDS_A, [2.0] * 10)).to_dict("records")
     # the median of ten lies between the second and the ninth with probability 1 - 2 (1 + 10) / 2^10 = 97.9%
     assert (row["time_ratio"], row["time_ratio_low"], row["time_ratio_high"]) == (3.25, 1.5, 6.0)
-    assert 1 - 2 * scipy_stats.binom.cdf(1, 10, 0.5) > 0.95 > 1 - 2 * scipy_stats.binom.cdf(2, 10, 0.5)
+    # that of six between the least and the largest with 1 - 2 / 2^6 = 96.9%, in whatever order they come
+    assert libraries.median_ratio([6, 1, 4, 3, 5, 2], [1] * 6) == (3.5, 1, 6)
+    # 1/1, 2/4 and 9/3: the ratio of the two medians would be 2/3
+    assert libraries.median_ratio([1, 2, 9], [1, 4, 3]).median == 1
 
 
 def test_times_are_paired_by_seed_and_only_of_runs_that_finished_in_both():

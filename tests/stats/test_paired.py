@@ -32,6 +32,8 @@ def test_ties_by_hand():
     # |d| = 1, 1, 2 have ranks 1.5, 1.5, 3; W+ = 4.5. Of the 8 signings, W+ is 0, 1.5, 1.5, 3, 3, 4.5, 4.5, 6:
     # three have W+ >= 4.5, so p = 2 * 3/8.
     assert paired.signed_rank_p([1, -1, 2]) == 0.75
+    # 1, 1, 1, 2 have ranks 2, 2, 2, 4; W+ = 8, which 4 of the 16 signings reach (the 4 with at least two of the 2s)
+    assert paired.signed_rank_p([1, 1, -1, 2]) == 0.5
 
 
 def test_zeros_are_dropped_and_nothing_but_zeros_is_no_evidence():
@@ -201,7 +203,9 @@ def test_equivalence_with_the_corrected_error():
     assert paired.equivalence_p(estimate, 5) == pytest.approx(scipy_stats.t.sf(2.5 / math.sqrt(5 / 6), 3))
     plain = paired.equivalence_p(paired.paired_estimate(UP), 0.02)
     assert plain == pytest.approx(ttost_paired(np.array(UP), np.zeros(10), -0.02, 0.02)[0])
-    assert paired.equivalence_p(paired.paired_estimate([0.3, 0.3]), 0.2) == 1
+    below = paired.paired_estimate([-up for up in UP])
+    assert paired.equivalence_p(below, 0.02) == plain, "the margin has two sides"
+    assert [paired.equivalence_p(paired.paired_estimate([d, d]), 0.2) for d in (0.3, 0.1, -0.1, -0.3)] == [1, 0, 0, 1]
 
 
 def test_without_resamples_there_is_no_interval():

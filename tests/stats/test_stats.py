@@ -42,6 +42,16 @@ def test_a_redrawn_split_needs_both_tests_for_the_stronger_word():
     assert row_of(steady, "kd")["verdict"] == "better"
 
 
+def test_the_corrected_test_is_adjusted_for_the_number_of_methods():
+    steady = shifted([0.0018 + up / 50 for up in UP])  # p resplit is 0.025 by itself
+    alone = row_of(stats.compare(runs_of({"supervised": BASE, "kd": steady}, resplit=True)), "kd")
+    three = {"supervised": BASE, "kd": steady, "at": shifted(UP), "lsp": shifted(UP[::-1])}
+    beside = row_of(stats.compare(runs_of(three, resplit=True)), "kd")
+    assert 0.05 / 3 < alone["p_resplit"] == beside["p_resplit"] < 0.05
+    assert beside["p_resplit_holm"] == pytest.approx(3 * alone["p_resplit"])
+    assert (alone["verdict"], beside["verdict"]) == ("better", "better on these splits")
+
+
 def test_unknown_split_sizes_never_give_the_stronger_word():
     runs = runs_of({"supervised": BASE, "kd": shifted([0.05 + x / 50 for x in UP])}, resplit=True)
     found = stats.compare(runs.assign(n_train=pd.Series(pd.NA, index=runs.index, dtype="Int64")))
@@ -92,6 +102,7 @@ def test_without_a_finished_baseline_there_is_no_verdict():
 def test_too_few_seeds_give_no_verdict():
     kd = row_of(stats.compare(runs_of({"supervised": BASE[:5], "kd": shifted(UP)[:5]})), "kd")
     assert kd["verdict"] == "too few seeds" and math.isnan(kd["p_holm"]) and kd["p_wilcoxon"] == 0.0625
+    assert kd["diff"] == pytest.approx(np.mean(UP[:5])) and np.isnan([kd["ci_low"], kd["ci_high"]]).all()
     one = row_of(stats.compare(runs_of({"supervised": BASE[:1], "kd": shifted(UP)[:1]})), "kd")
     assert one["verdict"] == "too few seeds" and math.isnan(one["ci_low"]) and math.isnan(one["std"])
 
@@ -243,6 +254,8 @@ def test_the_share_of_the_gap_that_is_closed():
     assert math.isnan(row_of(found, "teacher")["gap_closed"])
     level = stats.compare(runs_of(scores | {"teacher": [b + (-1) ** n / 50 for n, b in enumerate(BASE)]}))
     assert math.isnan(row_of(level, "kd")["gap_closed"]), "there is no gap to close"
+    ahead = stats.compare(runs_of(scores | {"teacher": [b + (-1) ** n / 50 + 0.001 for n, b in enumerate(BASE)]}))
+    assert row_of(ahead, "teacher")["diff"] > 0 and math.isnan(row_of(ahead, "kd")["gap_closed"]), "none is shown"
     few = stats.compare(runs_of({name: values[:5] for name, values in scores.items()}))
     assert math.isnan(row_of(few, "kd")["gap_closed"]), "five seeds do not show one"
 
@@ -253,6 +266,11 @@ def test_the_gap_is_of_the_seeds_that_all_three_finished():
     found = stats.compare(runs_of(scores, broken={("teacher", 9): ("diverged", "NaN")}))
     assert row_of(found, "kd")["gap_closed"] == pytest.approx(0.2)
     assert row_of(found, "kd")["diff"] == pytest.approx(0.023)
+    # the student has lost the seed in which the teacher is far ahead: over all ten the gap would be 0.11
+    scores = {"teacher": [*teacher[:9], BASE[9] + 0.2], "supervised": BASE, "kd": shifted([0.02] * 10)}
+    found = stats.compare(runs_of(scores, broken={("kd", 9): ("oom", "")}))
+    assert row_of(found, "teacher")["diff"] == pytest.approx(0.11)
+    assert row_of(found, "kd")["gap_closed"] == pytest.approx(0.2)
 
 
 def test_power_is_that_of_holms_first_step():

@@ -1,6 +1,9 @@
 """A results folder of five runs, and what MLflow shows of it."""
 
+import contextlib
+import secrets
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,14 @@ from distillbench.tracking import sync
 
 LOSS = [0.9, 0.5, 0.4]
 VAL = [0.6, 0.8, 0.7]
+
+
+def free_port() -> int:
+    """A port below those that the system gives to connections, one of which could take it while a server is away."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", 15_000 + secrets.randbelow(15_000)))
+            return int(probe.getsockname()[1])
 
 
 def record(**changes: Any) -> Record:

@@ -20,18 +20,12 @@ import pytest
 from distillbench.mlflow_store import TrackingError, import_mlflow
 from distillbench.server import _postgres, main, serve
 from distillbench.tracking import sync
-from tests.tracking.conftest import put, record
+from tests.needs import POSTGRES, WITHOUT_POSTGRES, needs_postgres
+from tests.tracking.conftest import free_port, put, record
 
 SEEDS = 4
-WITHOUT_POSTGRES = not (shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb")))
-needs_postgres = pytest.mark.skipif(WITHOUT_POSTGRES, reason="PostgreSQL is not installed: apt-get install postgresql")
 NAME = "mlflow.example.org"  # as behind a proxy
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+PATIENCE = 200  # seconds for what takes one or two on a machine with nothing else to do
 
 
 @pytest.fixture
@@ -66,6 +60,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 cwd=self.folder.parent,
                 env={**os.environ, "TMPDIR": str(self.folder)},  # what a killed one leaves there goes with the folder
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # tests under nohup have it ignored
             )
 
     def start(self, *options):
@@ -104,8 +99,8 @@ class Server:
         }
 
 
-def wait_for(condition, said=str, patience=120):
-    deadline = time.monotonic() + patience
+def wait_for(condition, said=str):
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, said()
         time.sleep(0.1)
@@ -117,12 +112,12 @@ def alive(processes):
 
 @pytest.fixture(scope="module")
 def one_server():
-    if WITHOUT_POSTGRES:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    if POSTGRES is None:
+        pytest.skip(WITHOUT_POSTGRES)
     server = Server(shared_folder())
     yield server
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(60) == 143
+    assert server.process.wait(PATIENCE) == 143
     shutil.rmtree(server.folder)
 
 
@@ -182,7 +177,7 @@ def test_eight_writers_while_the_server_is_killed_and_restarted(server, login, t
         writer.start()
     from mlflow import MlflowClient
 
-    client, deadline = MlflowClient(server.uri), time.monotonic() + 120
+    client, deadline = MlflowClient(server.uri), time.monotonic() + PATIENCE
     while len(client.search_runs([e.experiment_id for e in client.search_experiments()], max_results=500)) < 4:
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -269,7 +264,7 @@ def test_pages_of_the_server_may_write_and_no_others(server, host, origin, statu
     if origin:
         headers["Origin"] = origin.format(port=server.port)
     headers["Host"] = host.format(port=server.port)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     connection.request("POST", "/ajax-api/2.0/mlflow/experiments/search", '{"max_results": 1}', headers)
     assert connection.getresponse().status == status
 
@@ -330,8 +325,8 @@ def test_whatever_ends_the_server_ends_all_of_it(server, sign):
     everything, socket_folder = server.everything(), socket_folder_of(server.postgres())
     assert len(everything) > 5 and socket_folder.exists()
     server.process.send_signal(sign)
-    assert server.process.wait(60) == (129 if sign == signal.SIGHUP else -sign)
-    wait_for(lambda: not alive(everything), lambda: str(alive(everything)), 90)
+    assert server.process.wait(PATIENCE) == (129 if sign == signal.SIGHUP else -sign)
+    wait_for(lambda: not alive(everything), lambda: str(alive(everything)))
     assert sign == signal.SIGKILL or not socket_folder.exists()
 
 
@@ -347,8 +342,8 @@ def test_the_end_of_postgresql_is_noticed(server):
     """
     everything = server.everything()
     server.postgres().kill()
-    assert server.process.wait(60) == 1
-    wait_for(lambda: not alive(everything), lambda: str(alive(everything)), 30)
+    assert server.process.wait(PATIENCE) == 1
+    wait_for(lambda: not alive(everything), lambda: str(alive(everything)))
     assert f"{server.folder}: PostgreSQL has ended by itself (status -9); its log is {server.folder}/postgres.log" in (
         server.log()
     )
@@ -364,7 +359,7 @@ def test_a_lost_password_is_told_how_to_be_made_anew(server, results, monkeypatc
         log_in(old, **server.login)
         assert sync(results, server.uri, prefix="kept/").added == 5
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(60) == 143
+    assert server.process.wait(PATIENCE) == 143
     (server.folder / "admin-password").unlink()
     assert main(["--folder", str(server.folder), "--port", str(server.port)]) == 1
     assert "admin-password is gone" in (said := capsys.readouterr().err)

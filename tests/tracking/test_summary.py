@@ -97,7 +97,11 @@ def test_views_group_a_librarys_runs_by_method_and_by_pair_where_there_are_sever
     sync(results)
     (view,) = views().values()
     assert view["searchFilter"] == "tags.backend = 'pyg'"
-    assert view["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "method"}]
+    assert view["groupBy"] == {
+        "aggregateFunction": "average",
+        "groupByKeys": [{"mode": "tag", "groupByData": "method"}],
+    }
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`test`", False)
     assert view["groupsExpanded"] == {f"tag.method.{name}": False for name in ("kd", "lsp", "teacher")}
     put(results, record(pair="gcn", backend="dgl"))
     sync(results)

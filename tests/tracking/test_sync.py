@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,6 +78,29 @@ def test_curves_are_complete_and_apart_from_the_final_metrics(results: Path) -> 
         assert [(point.step, point.value) for point in curve] == list(enumerate(values))
     assert "curves/structure" not in run.data.metrics  # an empty cell is no value
     assert run.data.metrics["val"] == 0.8  # the selected epoch's; the curve ends at 0.7
+    assert (run.data.metrics["curves/val"], run.data.metrics["curves/loss"]) == (0.7, 0.4)  # of the last epoch
+
+
+def test_every_run_shows_its_own_numbers(results: Path) -> None:
+    own = [("kd", 0), ("kd", 1), ("lsp", 0), ("lsp", 1)]
+    for n, (method, seed) in enumerate(own):
+        scores = {"val": 0.5 + n / 100, "test": 0.4 + n / 100, "test_metrics": {"roc_auc": 0.9 + n / 100}}
+        path = put(results, record(method=method, seed=seed, epochs=2, best_epoch=2, **scores))
+        path.with_name(f"seed-{seed}.history.csv").write_text(
+            f"epoch,seconds,loss,val\n1,1.5,{n},\n2,3.0,{n + 10},0.{n}\n"
+        )
+    sync(results)
+    shown = runs(results)
+    for n, (method, seed) in enumerate(own):
+        run = shown[f"digits/pyg/gat/{method}/{seed}"]
+        assert (run.data.tags["method"], run.data.tags["seed"]) == (method, str(seed))
+        assert run.data.metrics == {
+            "val": 0.5 + n / 100, "test": 0.4 + n / 100, "test_roc_auc": 0.9 + n / 100, "epochs": 2, "best_epoch": 2,
+            "params": 1234, "train_seconds": 6.0, "curves/loss": n + 10, "curves/val": n / 10,
+        }  # fmt: skip
+        loss, val = (client(results).get_metric_history(run.info.run_id, f"curves/{name}") for name in ("loss", "val"))
+        assert [(point.step, point.value) for point in loss] == [(1, n), (2, n + 10)]
+        assert [(point.step, point.value) for point in val] == [(2, n / 10)]  # the first epoch was not evaluated
 
 
 def test_more_metrics_and_params_than_one_call_may_carry(results: Path) -> None:
@@ -91,6 +115,9 @@ def test_more_metrics_and_params_than_one_call_may_carry(results: Path) -> None:
     for name in ("loss", "ωeight_", "val"):
         history = client(results).get_metric_history(run.info.run_id, f"curves/{name}")
         assert sorted(point.step for point in history) == list(range(500))
+    loss = client(results).get_metric_history(run.info.run_id, "curves/loss")
+    assert {point.step: point.value for point in loss} == {epoch: 1 / (epoch + 1) for epoch in range(500)}
+    assert run.data.metrics["curves/loss"] == 1 / 500  # of the last epoch, whichever call wrote it
 
 
 def test_a_changed_record_replaces_just_its_run(results: Path) -> None:
@@ -110,12 +137,37 @@ def test_a_changed_history_replaces_its_run(results: Path) -> None:
     assert sync(results) == (0, 1, 4, ())
 
 
+def test_runs_on_later_pages_of_an_experiment_are_known() -> None:
+    """MLflow lists a thousand runs at most, and says where the next begin."""
+
+    class Page(list):
+        token: str | None = None
+
+    def listed(name: str, token: str | None = None) -> Page:
+        page = Page([SimpleNamespace(data=SimpleNamespace(tags={"distillbench.run": name}))])
+        page.token = token
+        return page
+
+    pages = {None: listed("digits/pyg/gat/kd/0", "next"), "next": listed("digits/pyg/gat/kd/1")}
+    paged = SimpleNamespace(search_runs=lambda experiments, max_results, page_token: pages[page_token])
+    assert set(tracking._present(paged, "1")) == {"digits/pyg/gat/kd/0", "digits/pyg/gat/kd/1"}
+
+
 def test_a_run_whose_record_is_gone_stays(results: Path) -> None:
     sync(results)
     before = ids(results)
     (results / "runs/digits/pyg/gat/kd/seed-0.json").unlink()
     assert sync(results) == (0, 0, 4, ())
     assert ids(results) == before
+
+
+def test_a_run_that_was_deleted_in_the_page_comes_back(results: Path) -> None:
+    sync(results)
+    before = ids(results)
+    client(results).delete_run(before.pop("digits/pyg/gat/kd/1"))
+    assert sync(results) == (1, 0, 4, ())
+    after = ids(results)
+    assert before.items() <= after.items() and set(after) - set(before) == {"digits/pyg/gat/kd/1"}
 
 
 def test_a_corrupt_record_is_named_and_the_others_are_synced(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,7 +300,7 @@ def test_two_syncs_at_once_meet_a_fresh_store_and_leave_no_duplicates(results: P
     command = [sys.executable, "-m", "distillbench.tracking", "sync", "--results", str(results)]
     environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    printed = sorted(process.communicate(timeout=80)[0].splitlines()[-1] for process in both)
+    printed = sorted(process.communicate(timeout=200)[0].splitlines()[-1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert printed[0].startswith("MLflow: 0 runs added, 0 replaced, 5 up to date")
     assert printed[1].startswith("MLflow: 5 runs added")

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,13 +16,10 @@ from distillbench import tracking
 from distillbench.mlflow_store import TrackingError
 from distillbench.record import Record, write_record
 from distillbench.tracking import sync, ui
+from tests.needs import CHROMEDRIVER, CHROMIUM, needs_chromium
+from tests.tracking.conftest import free_port
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMEDRIVER = shutil.which("chromedriver")
-needs_chromium = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER), reason=f"no {'chromedriver' if CHROMIUM else 'Chromium'} is installed"
-)
-PATIENCE = 40  # seconds until the page must show something
+PATIENCE = 120  # seconds until the page must show something
 TEST = {"supervised": 0.7125, "lsp": 0.7875}  # method: score on the test split
 NAMES = {method: f"{method} · pyg · gat · seed 0" for method in TEST}
 
@@ -88,12 +84,6 @@ def browser(tmp_path: Path) -> Iterator[Any]:
         yield driver
     finally:
         driver.quit()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(port: int) -> bool:

@@ -76,6 +76,20 @@ def test_terms_of_one_name_are_told_apart():
     assert found["lsp_official.structure"] == pytest.approx(terms(lsp_official={})["structure"])
 
 
+def test_every_part_gets_what_it_stored_itself():
+    made, teacher = method(lsp=LSP, lsp_official={}), TEACHER._replace(edge_index=STUDENT.edge_index)
+    stored = made.precompute(teacher, CONTEXT.edge_index)
+    assert stored.keys() == {"lsp/structure-1", "lsp_official/structure-1"}
+
+    def values(precomputed):
+        found = made.terms(STUDENT, teacher, replace(CONTEXT, precomputed=precomputed))
+        return {name: value.item() for name, value in found.items()}
+
+    assert values(stored) == pytest.approx(values({}), rel=1e-12)
+    changed = values(stored | {"lsp/structure-1": stored["lsp/structure-1"] + 1})
+    assert {name for name, value in values(stored).items() if changed[name] != value} == {"lsp.structure"}
+
+
 def test_the_gradient_is_the_sum():
     def gradient(**params):
         leaf = STUDENT._replace(

@@ -98,6 +98,16 @@ def test_a_transductive_batch_is_the_whole_graph_and_says_which_rows_count(setup
     assert torch.equal(y, data.y[part])
 
 
+@pytest.mark.parametrize("spec, task, clouds", TEACHERS[:2])
+def test_batches_for_evaluation_are_made_once_for_each_part(setup, spec, task, clouds):
+    _, inputs, _ = setup(spec, task, clouds)
+    parts = [torch.tensor([0, 1]), torch.tensor([2, 3])]
+    batches = [inputs.ordered(part) for part in parts]
+    for part, (batch,) in zip(parts, batches, strict=True):
+        assert torch.equal(batch.rows if inputs.transductive else batch.graph_ids, part)
+    assert all(inputs.ordered(part.clone()) is made for part, made in zip(parts, batches, strict=True))
+
+
 def test_a_part_of_a_data_set_is_the_graph_by_itself(data_of):
     data = data_of("multilabel")
     for index in range(data.num_graphs):

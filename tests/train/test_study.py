@@ -274,6 +274,14 @@ def test_a_validation_score_is_that_of_the_same_run_with_its_test(project):
     assert all(outcome.test is None and outcome.test_metrics == {} for outcome in outcomes)
 
 
+def test_a_trials_score_is_the_mean_of_its_seeds(project, monkeypatch):
+    of_seed = {TUNING_SEEDS_FROM: 0.5, TUNING_SEEDS_FROM + 1: 0.8}
+    monkeypatch.setattr(Experiment, "run", lambda self, seed, **_: Outcome("ok", val=of_seed[seed]))
+    tuning, _ = tune(planned(project), "supervised")
+    assert [trial.scores for trial in tuning.trials] == [[0.5, 0.8]] * 3
+    assert [trial.val for trial in tuning.trials] == [pytest.approx(0.65)] * 3
+
+
 def test_a_teacher_of_trials_is_the_one_that_would_be_reported_but_for_its_test(project):
     plan = planned(project)
     params, sources = plan.tuning_teacher_params(CELL), plan.teacher_sources("digits", "pyg")

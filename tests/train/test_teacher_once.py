@@ -204,7 +204,7 @@ def test_a_static_structure_of_the_teacher_is_computed_once_a_run(
 def test_a_stored_structure_trains_as_one_that_is_computed_in_every_step(
     monkeypatch, one_thread, method, params, case, nodes
 ):
-    stored, plain = (structured(method, case, "csr", **params) for _ in range(2))
+    stored, plain = (structured(method, case, "csr", [(0, 0), (-1, -1)], **params) for _ in range(2))
     monkeypatch.setattr(plain.method, "precompute", lambda teacher, edge_index: {})
     for found, expected in zip(stored.fit(3, nodes), plain.fit(3, nodes), strict=True):
         assert found | {"seconds": 0} == pytest.approx(expected | {"seconds": 0}, rel=1e-6)

@@ -93,6 +93,12 @@ def test_the_values_of_a_combination_are_named_after_its_parts():
     assert with_values(params, defaults(few, params)) == params
 
 
+def test_values_of_a_part_that_were_not_searched_stay():
+    params = {"method": {"params": {"lsp": {"weight": 1.0, "sigma": 5.0}, "kd": {"alpha": 0.5}}}, "training": {}}
+    merged = with_values(params, {"method": {"lsp.weight": 7.0}, "training": {}})
+    assert merged["method"]["params"] == {"lsp": {"weight": 7.0, "sigma": 5.0}, "kd": {"alpha": 0.5}}
+
+
 # every method of the project
 
 

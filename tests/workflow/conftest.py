@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,38 @@ CONFIG = {
     "profile": False,
     "execution": {"seeds_per_job": 2},
 }
+# methods/held.py, for what happens while jobs run: on a busy machine nothing that takes its time is sure to last
+HELD = '''"""The student alone, held in the third epoch of its second seed until the file `go` is there."""
+
+import time
+from pathlib import Path
+
+from distillbench.method import Method
+from distillbench.params import ALL_TASKS
+
+
+class Held(Method):
+    """Waits for five minutes at most."""
+
+    paper, tasks, requires = "none", ALL_TASKS, frozenset()
+
+    def terms(self, student, teacher, ctx):
+        deadline = time.monotonic() + 300
+        while ctx.epoch == 2 and any(Path("results").glob("runs/*/*/*/held/seed-0.json")) and not Path("go").exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError("nobody let it go")
+            time.sleep(0.02)
+        return {"task": ctx.task_loss(student.logits)}
+'''
+
+
+def wait_for(condition: Callable[[], Any], said: Callable[[], Any] = str, seconds: float = 200) -> Any:
+    """Until the condition holds; ``said``: what to show where it never does."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, said()
+        time.sleep(0.05)
+    return found
 
 
 @dataclass
@@ -56,7 +90,7 @@ class Project:
     def run(self, *arguments: str, succeeds: bool = True) -> str:
         """Run Snakemake; return what it printed."""
         done = subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300
+            self.command(*arguments), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600
         )
         output = done.stdout + done.stderr
         assert (done.returncode == 0) == succeeds, output

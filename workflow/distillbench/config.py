@@ -45,8 +45,8 @@ class Training(Parameters):
 
     patience: epochs without a better validation score before stopping (None: never). schedule: the learning rate stays
     as it is, or falls along half a cosine to nothing over the epochs. batch_size: graphs a step (inductive data sets; a
-    transductive graph is one batch). weight_decay: of the model's weights and of the trained parts of its method, such as
-    projectors, not of adversaries.
+    transductive graph is one batch). weight_decay: of the model's weights and of its method's trained parts, such as
+    projectors, but not of adversaries.
     """
 
     epochs: PositiveInt = 200

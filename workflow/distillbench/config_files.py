@@ -4,6 +4,7 @@ Snakemake reads a config by a safe loader, to which the last of two equal keys i
 stand for more values than memory holds, and which evaluates Python where a file has the key ``__use_yte__``.
 """
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,16 @@ def folder_problem(results: str, plugins: Sequence[str], export: str | None, roo
         if key == "export" and found.is_relative_to(Path(results).resolve()):
             return f"export: {given!r}: {found} is in the results folder; name another folder"
     return None
+
+
+def copies_problem(export: str | None) -> str | None:
+    """What this machine lacks to copy results to a folder: Snakemake's plugin for folders calls rsync at the end."""
+    if not export or "://" in export or shutil.which("rsync"):
+        return None
+    return (
+        f"export: {export!r}: copies to a folder are made by rsync, which is not installed: apt-get install rsync, or"
+        " leave them out (export: null)"
+    )
 
 
 def _is_source(folder: Path, root: Path) -> bool:

@@ -116,7 +116,8 @@ class Job:
         One process at a time: a job that outlived its Snakemake is waited for, and what it trains is used.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder / f".records-{self.shard}.lock"):
+        busy = f"{self.name}: another process trains these seeds; waiting for it"
+        with locked(self.folder / f".records-{self.shard}.lock", busy=busy):
             return self._run()
 
     def _run(self) -> str:

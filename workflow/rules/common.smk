@@ -7,6 +7,7 @@ import sys
 from snakemake.exceptions import WorkflowError
 
 from distillbench.config import ConfigError, name_files
+from distillbench.config_files import copies_problem
 from distillbench.paths import Cell
 from distillbench.plan import make_plan
 from distillbench.warm import owner
@@ -32,6 +33,9 @@ CONFIG_FILES = workflow.overwrite_configfiles or ["config/config.yaml"]
 
 try:
     PLAN = make_plan(config, CONFIG_FILES, Path(workflow.basedir))
+    # a job on another machine plans as well, but copies are made by the process that submits it
+    if not workflow.remote_exec and (problem := copies_problem(PLAN.config.export)):
+        raise ConfigError(f"{name_files(CONFIG_FILES)}:\n  {problem}")
 except ConfigError as error:
     sys.exit(f"\nThe config cannot run.\n{error}\n")
 
