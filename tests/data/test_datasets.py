@@ -156,12 +156,14 @@ def test_a_seed_has_one_split_and_another_seed_another(loaded, name):
             assert set(part.tolist()) != set(other.tolist())
 
 
-def test_ppi_and_modelnet_are_split_as_their_files_are(loaded):
+def test_ppi_and_modelnet_have_the_labels_and_the_split_of_their_files(loaded):
     dataset, data = loaded(
         "ppi"
     )  # two training graphs of 2,245 and 2,246 nodes; validation of 3,257, test of 2,762 each
     assert data.graph_ptr.diff().tolist()[2:] == [3257, 3257, 2762, 2762]
     assert [part.tolist() for part in dataset.split(data, 0)] == [[0, 1], [2, 3], [4, 5]]
+    first = [data.graph_ptr[graph].item() for graph in (0, 2, 4)]  # nodes, of the training, validation and test file
+    assert all(torch.equal(data.y[node : node + 121], torch.eye(121)) for node in first) and data.y.sum() == 3 * 121
     dataset, data = loaded("modelnet40")
     assert data.y.tolist() == [cloud % 2 for cloud in (*range(20), *range(10))]
     split = dataset.split(data, 0)

@@ -89,7 +89,7 @@ def test_snakemake_is_stopped(quiet, project, how):
         run.terminate()
         wait_for(lambda: "Will exit after finishing currently running jobs" in said(project), lambda: said(project))
         (project.folder / "go").touch()
-    assert run.wait(200) != 0, said(project)
+    assert run.wait(400) != 0, said(project)
     wait_for(lambda: not processes_in(project), lambda: processes_in(project))
     before = project.records()
     assert sum("/held/" in name for name in before) == (1 if how == "Ctrl-C" else 3)
@@ -118,9 +118,9 @@ def test_snakemake_is_started_twice_in_one_folder(quiet, project):
     waits = "digits/csr/gat/held: another process trains these seeds; waiting for it"
     wait_for(lambda: any(waits in log.read_text() for log in logs.glob("run/**/*.log")), lambda: said(project))
     (project.folder / "go").touch()
-    output, _ = beside.communicate(timeout=200)
+    output, _ = beside.communicate(timeout=400)
     assert beside.returncode == 0, output
-    assert run.wait(200) == 0, said(project)
+    assert run.wait(400) == 0, said(project)
     lines = [line for log in logs.rglob("*.log") for line in log.read_text().splitlines()]
     begins = [line.split(" INFO ")[1].split(" (run ")[0] for line in lines if " begins" in line]
     students = [each for each in begins if "/teacher " not in each]

@@ -305,6 +305,13 @@ def test_lsp_official_is_the_released_loss():
     )
 
 
+def test_lsp_official_on_dynamic_graphs_is_over_the_union_of_both_edge_sets():
+    drawn = {"student_edges": DRAWN_BY_STUDENT, "teacher_edges": DRAWN_BY_TEACHER}
+    lsp = terms("lsp", **drawn, kernel="exp-l1", direction="teacher||student", weight=1.0)
+    assert terms("lsp_official", **drawn)["structure"] == close(lsp["structure"])
+    assert lsp["structure"] != close(terms("lsp_official")["structure"])
+
+
 def test_a_structure_as_released_is_nearly_uniform():
     structure = released_structure([[1000.0 * value for value in row] for row in TEACHER_HIDDEN[0]])
     into_1 = [value for (_, i), value in structure.items() if i == 1]

@@ -112,7 +112,7 @@ def finished(tmp_path_factory):
     wait_for(lambda: process.poll() is not None or first.exists())
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=400)
     (folder / "go").touch()
     stopped = SimpleNamespace(status=process.returncode, output=output, seeds=seed_files(folder))
     status, output = call(folder)

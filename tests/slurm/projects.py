@@ -78,7 +78,7 @@ def slurm(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
-def wait_for(condition: Callable[[], Any], run: "subprocess.Popen[str]", seconds: float = 200) -> Any:
+def wait_for(condition: Callable[[], Any], run: "subprocess.Popen[str]", seconds: float = 400) -> Any:
     """Until the condition holds, while Snakemake runs."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -54,12 +54,12 @@ from distillbench.params import ALL_TASKS
 
 
 class Held(Method):
-    """Waits for five minutes at most."""
+    """Waits for a quarter of an hour at most."""
 
     paper, tasks, requires = "none", ALL_TASKS, frozenset()
 
     def terms(self, student, teacher, ctx):
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while ctx.epoch == 2 and any(Path("results").glob("runs/*/*/*/held/seed-0.json")) and not Path("go").exists():
             if time.monotonic() > deadline:
                 raise TimeoutError("nobody let it go")
@@ -68,7 +68,7 @@ class Held(Method):
 '''
 
 
-def wait_for(condition: Callable[[], Any], said: Callable[[], Any] = str, seconds: float = 200) -> Any:
+def wait_for(condition: Callable[[], Any], said: Callable[[], Any] = str, seconds: float = 400) -> Any:
     """Until the condition holds; ``said``: what to show where it never does."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

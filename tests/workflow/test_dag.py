@@ -151,7 +151,7 @@ def test_a_killed_job_goes_on_at_the_seed_it_was_in(tmp_path, warm):
     assert run.poll() is None and trainers
     for process in trainers:
         process.send_signal(signal.SIGKILL)
-    assert run.wait(200) != 0
+    assert run.wait(400) != 0
     assert not (project.folder / target).exists()
     before = project.records()
     assert sum("/held/" in name for name in before) == 1
