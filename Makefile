@@ -1,9 +1,8 @@
-# Two commands do everything on a fresh machine with Python 3.11: `make bench` and `make test`.
+# Two commands do everything on a fresh machine with Python 3.11: `make bench` and `make test`; `make help` lists all.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config/config.yaml
-RESULTS := $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG)),results)
 PROCESSES ?= 4
 SERVER ?= results/tracking-server
 HOST ?= 127.0.0.1
@@ -14,16 +13,14 @@ PPI ?= data/ppi24/ppi.zip
 CODE := workflow/distillbench workflow/scripts workflow/envs profiles methods datasets benchmarks docs tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: bench test test-slurm test-pods mutants audit tracking-server ui smoke benchmarks gpu-paper format lock clean
+.DEFAULT_GOAL := bench
+.PHONY: help bench test test-slurm test-pods test-python mutants audit tracking-server ui smoke benchmarks gpu-paper format lock clean
+
+help:  ## list what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 bench: $(VENV)/installed  ## set up, run $(CONFIG), say where the results are
-	snakemake --cores all --configfile $(CONFIG)
-	@printf '\nReport:     %s/report/index.html\n' "$(RESULTS)"
-	@printf 'Table:      %s/tables/comparison.html  (.md, .tex, .csv, .parquet)\n' "$(RESULTS)"
-	@printf 'Runs:       %s/tables/runs.csv\n' "$(RESULTS)"
-	@! test -f $(RESULTS)/tables/profiles.csv || printf 'Profiles:   %s/tables/profiles.csv\n' "$(RESULTS)"
-	@printf 'Figures:    %s/figures/*.png\nMLflow UI:  make ui\n' "$(RESULTS)"
-	@cat $(RESULTS)/tables/comparison.md
+	distillbench run '$(CONFIG)'
 
 smoke:  ## the one-minute run
 	$(MAKE) bench CONFIG=config/smoke.yaml
@@ -35,6 +32,13 @@ test: $(VENV)/installed  ## set up, check style and types, run the tests
 	bandit --quiet --configfile pyproject.toml --recursive workflow profiles methods datasets benchmarks docs
 	snakefmt --check Snakefile workflow/rules
 	pytest -n logical --maxprocesses 4
+
+test-python: $(VENV)/installed  ## install the wheel for another interpreter and run it: PYTHON=python3.13 (may download CUDA)
+	rm -rf build/wheel build/environment
+	pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/environment
+	build/environment/bin/pip install --quiet build/wheel/distillbench-*.whl
+	mkdir -p build/empty && cd build/empty && ../environment/bin/distillbench run smoke
 
 test-slurm: $(VENV)/installed  ## run on SLURM, started on this machine; as root on Debian
 	@dpkg --status $(SLURM) >/dev/null 2>&1 || { \
@@ -60,14 +64,14 @@ benchmarks: $(VENV)/installed  ## how fast the code is beside plain formulations
 	python -m benchmarks
 
 tracking-server: $(VENV)/installed  ## MLflow for a team, on PostgreSQL; HOST= and ALLOWED_HOSTS= beyond this machine
-	python -m distillbench.server --folder '$(SERVER)' --host '$(HOST)' --port '$(PORT)' \
+	distillbench server --folder '$(SERVER)' --host '$(HOST)' --port '$(PORT)' \
 		$(if $(ALLOWED_HOSTS),--allowed-hosts '$(ALLOWED_HOSTS)')
 
 ui: $(VENV)/installed  ## browse all runs in MLflow; PORT= where 5000 is taken
-	python -m distillbench.tracking ui --results '$(RESULTS)' --port '$(PORT)'
+	distillbench ui '$(CONFIG)' --port '$(PORT)'
 
-gpu-paper:  ## on a machine with a GPU, torch and PyG: the full PPI-24 teacher and students; PPI=path of ppi.zip
-	PYTHONPATH=workflow python3 -m distillbench.run --config config/gpu-paper.yaml --processes $(PROCESSES) \
+gpu-paper:  ## on a machine with a GPU, torch, PyG and click: the full PPI-24 teacher and students; PPI=path of ppi.zip
+	PYTHONPATH=workflow python3 -m distillbench run gpu-paper --no-snakemake --cores $(PROCESSES) \
 		--set "datasets.ppi24.params.path=$(PPI)" --publish gpu-paper
 
 format: $(VENV)/installed  ## format all code

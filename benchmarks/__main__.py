@@ -21,7 +21,7 @@ import torch
 from benchmarks import lsp, similarities, student_step
 from benchmarks.pairs import Case, Measured, Result, measure, say
 from benchmarks.steps import ROOT, cpu_name, markdown, shown
-from distillbench.backends import missing_reason
+from distillbench.models.backends import missing_reason
 from distillbench.record import write_atomically
 
 SUITES = {"lsp": lsp.cases, "step": student_step.cases, "similarities": similarities.cases}

@@ -21,7 +21,7 @@ import yaml
 from benchmarks.steps import ROOT, markdown
 from benchmarks.synthetic_records import grid_of, write_results
 from benchmarks.timeline import ASKED_FOR, core_seconds, overhead, read_jobs
-from distillbench.plan import make_plan
+from distillbench.plan.plan import make_plan
 
 CORES = 2
 METHODS = ("supervised", "kd", "fitnet", "at", "lsp")
@@ -146,7 +146,7 @@ def large_results(folder: Path, records: int) -> list[list[str]]:
     python = [sys.executable, "-c", "import sys; from benchmarks.dag import *; globals()[sys.argv[1]](sys.argv[2])"]
     collected, compared = (measured([*python, name, str(file)], folder) for name in ("collect", "compare"))
     both = Measured(collected.seconds + compared.seconds, max(collected.megabytes, compared.megabytes), "")
-    sync = [sys.executable, "-m", "distillbench.tracking", "sync", "--results", str(plan.paths.root)]
+    sync = [sys.executable, "-m", "distillbench", "sync", "--results", str(plan.paths.root)]
     first, again = measured(sync, folder), measured(sync, folder)
     return [
         _row(f"collect, {plan.runs:,} records", collected, None),
@@ -159,7 +159,7 @@ def large_results(folder: Path, records: int) -> list[list[str]]:
 
 def collect(file: str) -> None:
     """What the rule ``collect`` does, for the config in ``file``."""
-    from distillbench import reports
+    from distillbench.jobs import tables as reports
 
     plan = make_plan(yaml.safe_load(Path(file).read_text()), [file], ROOT)
     tables = plan.paths.root / "tables"
@@ -170,7 +170,7 @@ def collect(file: str) -> None:
 
 def compare(file: str) -> None:
     """What the rule ``compare`` does, for the config in ``file``."""
-    from distillbench import reports
+    from distillbench.jobs import tables as reports
 
     plan = make_plan(yaml.safe_load(Path(file).read_text()), [file], ROOT)
     tables = plan.paths.root / "tables"

@@ -24,22 +24,22 @@ from pydantic import TypeAdapter
 from benchmarks.shapes import random_edges
 from benchmarks.steps import exponent, markdown, shown
 from benchmarks.student_step import MODELS
-from distillbench.allocator import keep_freed_memory
-from distillbench.backends import get_backend
-from distillbench.combination import load_method
-from distillbench.config import Training
-from distillbench.data import GraphData, Split
-from distillbench.inputs import Inputs, TeacherOutputs
-from distillbench.method import Dims
-from distillbench.models import GNN, initialise
-from distillbench.peak_memory import peak_memory_mb
+from distillbench.config.config import Training
+from distillbench.config.specs import ModelSpec
+from distillbench.data.graph_data import GraphData, Split
+from distillbench.distillation.combination import load_method
+from distillbench.distillation.method import Dims
+from distillbench.distillation.structure import local_structure, structure_divergence
+from distillbench.figures.style import FAINT, library_look, new_figure, save, styled
+from distillbench.models.backends import get_backend
+from distillbench.models.gnn import GNN, initialise
 from distillbench.plugins import find
-from distillbench.specs import ModelSpec
-from distillbench.steps import Teaching
-from distillbench.structure import local_structure, structure_divergence
-from distillbench.style import FAINT, library_look, new_figure, save, styled
-from distillbench.tables import BACKENDS
-from distillbench.train import fit
+from distillbench.profiling.peak_memory import peak_memory_mb
+from distillbench.training.allocator import keep_freed_memory
+from distillbench.training.fit import fit
+from distillbench.training.inputs import Inputs, TeacherOutputs
+from distillbench.training.steps import Teaching
+from distillbench.wording import BACKENDS
 
 METHODS = Path(__file__).parents[1] / "methods"
 FEATURES, CLASSES, TEACHER_HIDDEN = 50, 16, 256

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from benchmarks.pairs import Case, Side, Step, Work
 from benchmarks.shapes import PPI_EDGES, PPI_NODES, random_edges
+from distillbench.distillation.structure import local_structure, structure_divergence
 from distillbench.params import Kernel
-from distillbench.structure import local_structure, structure_divergence
 
 STUDENT, TEACHER = 136, 1024  # features of the paper's models
 WHAT = {True: "teacher once + student step", False: "student step"}

@@ -19,9 +19,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from distillbench.allocator import keep_freed_memory
-from distillbench.backends import missing_reason
-from distillbench.peak_memory import peak_memory_mb
+from distillbench.models.backends import missing_reason
+from distillbench.profiling.peak_memory import peak_memory_mb
+from distillbench.training.allocator import keep_freed_memory
 
 Malloc = Literal["kept", "default"]
 Step = Callable[[], Sequence[Tensor] | None]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from distillbench.data import symmetric_with_loops
+from distillbench.data.graph_data import symmetric_with_loops
 
 # two graphs of PPI, which is what the paper's students see in a step
 PPI_NODES, PPI_EDGES, PPI_FEATURES, PPI_CLASSES = 4520, 127_914, 50, 121

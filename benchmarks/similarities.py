@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.pairs import Case, Side, Step, Work
-from distillbench.data import GraphData
-from distillbench.inputs import Inputs
-from distillbench.method import Context, Dims, Method
-from distillbench.models import Output
-from distillbench.neighbours import StaticNeighbours
+from distillbench.data.graph_data import GraphData
+from distillbench.data.neighbours import StaticNeighbours
+from distillbench.data.tasks import TASKS
+from distillbench.distillation.method import Context, Dims, Method
+from distillbench.models.gnn import Output
 from distillbench.plugins import load
-from distillbench.tasks import TASKS
+from distillbench.training.inputs import Inputs
 
 METHODS = Path(__file__).parents[1] / "methods"
 STUDENT, TEACHER = 136, 1024  # features of the paper's models for PPI
@@ -144,7 +144,7 @@ def clouds() -> GraphData:
 
 def neighbours_of_an_epoch(device: torch.device, known: bool) -> Step:
     """Neighbours by coordinates for every batch of an epoch without augmentation; ``known``: from the second one on."""
-    from distillbench.backends import get_backend
+    from distillbench.models.backends import get_backend
 
     data, random = clouds(), torch.Generator().manual_seed(0)
     static = StaticNeighbours(data) if known else None

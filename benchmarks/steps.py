@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distillbench.backends.base import Graph
-from distillbench.data import symmetric_with_loops
-from distillbench.method import Context, Dims, Method, Setup
-from distillbench.models import Output, initialise
+from distillbench.data.graph_data import symmetric_with_loops
+from distillbench.data.tasks import TASKS
+from distillbench.distillation.method import Context, Dims, Method, Setup
+from distillbench.models.backends.base import Graph
+from distillbench.models.gnn import Output, initialise
 from distillbench.plugins import available, declaration, find, load
-from distillbench.steps import detached
-from distillbench.tasks import TASKS
+from distillbench.training.steps import detached
 
 ROOT = Path(__file__).parents[1]
 METHODS = ROOT / "methods"

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from benchmarks.pairs import Case, Malloc, Side, Step, Work
 from benchmarks.shapes import PPI_CLASSES, PPI_EDGES, PPI_FEATURES, PPI_NODES, random_edges
-from distillbench.backends import get_backend
-from distillbench.backends.base import Graph
-from distillbench.data import GraphData
-from distillbench.flops import dense_flops, edge_flops
-from distillbench.models import GNN, canonical_names, count_parameters, initialise
-from distillbench.specs import ModelSpec
-from distillbench.tasks import TASKS
+from distillbench.config.specs import ModelSpec
+from distillbench.data.graph_data import GraphData
+from distillbench.data.tasks import TASKS
+from distillbench.models.backends import get_backend
+from distillbench.models.backends.base import Graph
+from distillbench.models.gnn import GNN, canonical_names, count_parameters, initialise
+from distillbench.profiling.flops import dense_flops, edge_flops
 
 MODELS: dict[str, dict[str, Any]] = {  # config/paper.yaml
     "student": {"model": "gat", "hidden": 68, "layers": 5, "heads": 2},

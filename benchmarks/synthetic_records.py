@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from distillbench.jobs import prepare_data
+from distillbench.jobs.data import prepare_data
 from distillbench.params import METRICS, TEACHER
 from distillbench.paths import Cell
-from distillbench.plan import Plan, hyperparameters, make_plan
+from distillbench.plan.plan import Plan, hyperparameters, make_plan
 from distillbench.record import Record, digest, environment, write_atomically, write_record, write_shard
 
 ROOT = Path(__file__).parents[1]

@@ -1,7 +1,7 @@
 """Where the wall time of a finished run went: each core's seconds, from the last lines of the jobs' logs.
 
 A run of W seconds on C cores has W × C core-seconds. A job holds one core from the start of its process to its end, a
-profile all of them. What a job says of its time (distillbench.spent) is taken as said; no core held is idle.
+profile all of them. What a job says of its time (distillbench.durations) is taken as said; no core held is idle.
 """
 
 import itertools
@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from distillbench.spent import read_spent
+from distillbench.durations import read_spent
 
 ASKED_FOR = ("training", "evaluation", "profiling")  # all else is overhead
 TRAINED = ("teachers", "runs", "tuning")  # folders of logs whose jobs train

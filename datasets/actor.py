@@ -11,33 +11,19 @@ directed ones 122 are self-loops, and many are there in both directions. The spl
 60/20/20% that the paper of Geom-GCN states.
 """
 
-from typing import Any
-
-from distillbench.data import Dataset, GraphData
-from distillbench.heterophilous import known_by, located, read_graph
-from distillbench.params import Parameters
-
-FILE, SIZE = "actor.npz", 252_956
-DIGEST = "c350eef06b2c2a9bf8218be2b57cac6d4003d0922eb597a039e9123f75817816"
+from distillbench.plugin import Dataset, HeterophilousGraph, Parameters
 
 
-class Actor(Dataset):
+class Actor(HeterophilousGraph, Dataset):
     """Seed s has split s modulo 10: 3,648 nodes for training, 2,432 for validation, 1,520 for the test."""
 
     task, setting, splits = "multiclass", "transductive", 10
     source = "https://github.com/yandex-research/heterophilous-graphs, data/actor.npz (Platonov et al. 2023)"
     licence = "MIT (as distributed there; geom-gcn, where the graph is from, states no licence)"
+    file, size, classes = "actor.npz", 252_956, 5
+    digest = "c350eef06b2c2a9bf8218be2b57cac6d4003d0922eb597a039e9123f75817816"
 
     class Params(Parameters):
         """path: actor.npz (default: downloaded)."""
 
         path: str | None = None
-
-    def load(self) -> GraphData:
-        """The graph with its ten splits. Raises DataError naming the file."""
-        self._path = located(self.params.path, FILE, DIGEST, SIZE)
-        return read_graph(self._path, self, classes=5)
-
-    def provenance(self) -> dict[str, Any]:
-        """Canonical by the file's digest."""
-        return known_by(self._path, FILE, DIGEST)

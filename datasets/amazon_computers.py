@@ -13,22 +13,14 @@ the largest connected component (13,381 nodes, 245,778 edges): ``largest_compone
 nodes, and that is the default here.
 """
 
-from typing import Any
-
 import torch
 from pydantic import PositiveInt
 
-from distillbench.data import Dataset, GraphData, Split
-from distillbench.params import Parameters
-from distillbench.readers import gnn_benchmark, recognised, split_per_class
-
-DOWNLOAD = "data/amazon_computers/amazon_electronics_computers.npz"
-PUBLISHED = "8120e4148a330b3fafe37c4476823302d9d834b9"  # git's id of the file, commit 1e72912
-CONTENT = "e313550a95f6ab9c09d2c89c67808e679652d4e6d9421bcbf0eba24b68813f76"  # see readers.WordGraph.digest
+from distillbench.plugin import Dataset, GraphData, Parameters, ShchurGraph, Split, split_per_class
 
 
-class AmazonComputers(Dataset):
-    """One graph, its split drawn for every seed; see distillbench.readers.gnn_benchmark."""
+class AmazonComputers(ShchurGraph, Dataset):
+    """One graph, its split drawn for every seed."""
 
     task, setting = "multiclass", "transductive"
     source = (
@@ -36,6 +28,9 @@ class AmazonComputers(Dataset):
         "(Shchur et al. 2018; McAuley et al. 2015)"
     )
     licence = "MIT (shchur/gnn-benchmark); data of Amazon, collected by McAuley et al.: no licence stated there"
+    title, download = "Amazon Computers", "data/amazon_computers/amazon_electronics_computers.npz"
+    published = "8120e4148a330b3fafe37c4476823302d9d834b9"
+    content = "e313550a95f6ab9c09d2c89c67808e679652d4e6d9421bcbf0eba24b68813f76"
 
     class Params(Parameters):
         """path: the .npz file (default: downloaded). train_per_class, val_per_class: nodes of every class.
@@ -50,18 +45,6 @@ class AmazonComputers(Dataset):
         largest_component: bool = False
         row_normalised: bool = False
 
-    def load(self) -> GraphData:
-        """The whole graph, or its largest component. Raises DataError naming the file and what is wrong with it."""
-        graph = gnn_benchmark(self.params.path, DOWNLOAD, PUBLISHED)
-        self._provenance = recognised("Amazon Computers", graph, PUBLISHED, CONTENT)
-        if self.params.largest_component:
-            graph = graph.largest_component()
-        return graph.data(row_normalised=self.params.row_normalised)
-
     def draw_split(self, data: GraphData, random: torch.Generator) -> Split:
         """``train_per_class``, then ``val_per_class`` nodes of every class, then the rest."""
         return split_per_class(data.y, self.params.train_per_class, self.params.val_per_class, random)
-
-    def provenance(self) -> dict[str, Any]:
-        """Canonical is the published file, and any file with its content."""
-        return self._provenance

@@ -13,22 +13,14 @@ the largest connected component (7,487 nodes, 119,043 edges): ``largest_componen
 nodes, and that is the default here.
 """
 
-from typing import Any
-
 import torch
 from pydantic import PositiveInt
 
-from distillbench.data import Dataset, GraphData, Split
-from distillbench.params import Parameters
-from distillbench.readers import gnn_benchmark, recognised, split_per_class
-
-DOWNLOAD = "data/amazon_photo/amazon_electronics_photo.npz"
-PUBLISHED = "97323743cb56aca9dd611f5b4b46862c1c9c6bd9"  # git's id of the file, commit 1e72912
-CONTENT = "e23b2b842b1624e84e259d6f2e77fdeb79ae19928c7a2c72f802c544e15aff23"  # see readers.WordGraph.digest
+from distillbench.plugin import Dataset, GraphData, Parameters, ShchurGraph, Split, split_per_class
 
 
-class AmazonPhoto(Dataset):
-    """One graph, its split drawn for every seed; see distillbench.readers.gnn_benchmark."""
+class AmazonPhoto(ShchurGraph, Dataset):
+    """One graph, its split drawn for every seed."""
 
     task, setting = "multiclass", "transductive"
     source = (
@@ -36,6 +28,9 @@ class AmazonPhoto(Dataset):
         "(Shchur et al. 2018; McAuley et al. 2015)"
     )
     licence = "MIT (shchur/gnn-benchmark); data of Amazon, collected by McAuley et al.: no licence stated there"
+    title, download = "Amazon Photo", "data/amazon_photo/amazon_electronics_photo.npz"
+    published = "97323743cb56aca9dd611f5b4b46862c1c9c6bd9"
+    content = "e23b2b842b1624e84e259d6f2e77fdeb79ae19928c7a2c72f802c544e15aff23"
 
     class Params(Parameters):
         """path: the .npz file (default: downloaded). train_per_class, val_per_class: nodes of every class.
@@ -50,18 +45,6 @@ class AmazonPhoto(Dataset):
         largest_component: bool = False
         row_normalised: bool = False
 
-    def load(self) -> GraphData:
-        """The whole graph, or its largest component. Raises DataError naming the file and what is wrong with it."""
-        graph = gnn_benchmark(self.params.path, DOWNLOAD, PUBLISHED)
-        self._provenance = recognised("Amazon Photo", graph, PUBLISHED, CONTENT)
-        if self.params.largest_component:
-            graph = graph.largest_component()
-        return graph.data(row_normalised=self.params.row_normalised)
-
     def draw_split(self, data: GraphData, random: torch.Generator) -> Split:
         """``train_per_class``, then ``val_per_class`` nodes of every class, then the rest."""
         return split_per_class(data.y, self.params.train_per_class, self.params.val_per_class, random)
-
-    def provenance(self) -> dict[str, Any]:
-        """Canonical is the published file, and any file with its content."""
-        return self._provenance

@@ -10,17 +10,10 @@ graph: numbers published of those cannot be compared with numbers of these. 2,32
 links (the undirected version of the file), 18,598 edges when symmetric with self-loops.
 """
 
-from typing import Any
-
-from distillbench.data import Dataset, GraphData
-from distillbench.heterophilous import known_by, located, read_graph
-from distillbench.params import Parameters
-
-FILE, SIZE = "chameleon_filtered.npz", 58_924
-DIGEST = "bf46f07e1fb5249280447e5fe3100f3e82fc4b93ad1e13ffcfdec924b6ac0bb5"
+from distillbench.plugin import Dataset, HeterophilousGraph, Parameters
 
 
-class Chameleon(Dataset):
+class Chameleon(HeterophilousGraph, Dataset):
     """Seed s has split s modulo 10; about 48/32/20% of the nodes, so that sizes differ a little."""
 
     task, setting, splits = "multiclass", "transductive", 10
@@ -28,17 +21,10 @@ class Chameleon(Dataset):
         "https://github.com/yandex-research/heterophilous-graphs, data/chameleon_filtered.npz (Platonov et al. 2023)"
     )
     licence = "MIT (as distributed there)"
+    file, size, classes = "chameleon_filtered.npz", 58_924, 5
+    digest = "bf46f07e1fb5249280447e5fe3100f3e82fc4b93ad1e13ffcfdec924b6ac0bb5"
 
     class Params(Parameters):
         """path: chameleon_filtered.npz (default: downloaded)."""
 
         path: str | None = None
-
-    def load(self) -> GraphData:
-        """The graph with its ten splits. Raises DataError naming the file."""
-        self._path = located(self.params.path, FILE, DIGEST, SIZE)
-        return read_graph(self._path, self, classes=5)
-
-    def provenance(self) -> dict[str, Any]:
-        """Canonical by the file's digest."""
-        return known_by(self._path, FILE, DIGEST)

@@ -10,22 +10,14 @@ There is no canonical split: 20 nodes of every class for training, 30 for valida
 drawn for every seed, as in the paper. Classes are of 118 to 4,136 nodes. Features are dense here: 0.5 GB.
 """
 
-from typing import Any
-
 import torch
 from pydantic import PositiveInt
 
-from distillbench.data import Dataset, GraphData, Split
-from distillbench.params import Parameters
-from distillbench.readers import gnn_benchmark, recognised, split_per_class
-
-DOWNLOAD = "data/coauthor_cs/ms_academic_cs.npz"
-PUBLISHED = "9bdd7da943d86b74297e8d32e99eb64245b52835"  # git's id of the file, commit 1e72912
-CONTENT = "9286b43bdfc1cfb279ef6009d2450f95371414bc47ddd197ca2c4504c6f0de24"  # see readers.WordGraph.digest
+from distillbench.plugin import Dataset, GraphData, Parameters, ShchurGraph, Split, split_per_class
 
 
-class CoauthorCS(Dataset):
-    """One graph, its split drawn for every seed; see distillbench.readers.gnn_benchmark."""
+class CoauthorCS(ShchurGraph, Dataset):
+    """One graph, its split drawn for every seed."""
 
     task, setting = "multiclass", "transductive"
     source = (
@@ -33,6 +25,9 @@ class CoauthorCS(Dataset):
         "(Shchur et al. 2018; Microsoft Academic Graph)"
     )
     licence = "MIT (shchur/gnn-benchmark); data of Microsoft Academic Graph: no licence stated there"
+    title, download = "Coauthor CS", "data/coauthor_cs/ms_academic_cs.npz"
+    published = "9bdd7da943d86b74297e8d32e99eb64245b52835"
+    content = "9286b43bdfc1cfb279ef6009d2450f95371414bc47ddd197ca2c4504c6f0de24"
 
     class Params(Parameters):
         """path: the .npz file (default: downloaded). train_per_class, val_per_class: nodes of every class.
@@ -45,16 +40,6 @@ class CoauthorCS(Dataset):
         val_per_class: PositiveInt = 30
         row_normalised: bool = False
 
-    def load(self) -> GraphData:
-        """The whole graph. Raises DataError naming the file and what is wrong with it."""
-        graph = gnn_benchmark(self.params.path, DOWNLOAD, PUBLISHED)
-        self._provenance = recognised("Coauthor CS", graph, PUBLISHED, CONTENT)
-        return graph.data(row_normalised=self.params.row_normalised)
-
     def draw_split(self, data: GraphData, random: torch.Generator) -> Split:
         """``train_per_class``, then ``val_per_class`` nodes of every class, then the rest."""
         return split_per_class(data.y, self.params.train_per_class, self.params.val_per_class, random)
-
-    def provenance(self) -> dict[str, Any]:
-        """Canonical is the published file, and any file with its content."""
-        return self._provenance

@@ -11,22 +11,14 @@ drawn for every seed, as in the paper. Half of the nodes are of one class. Featu
 times that while they are written.
 """
 
-from typing import Any
-
 import torch
 from pydantic import PositiveInt
 
-from distillbench.data import Dataset, GraphData, Split
-from distillbench.params import Parameters
-from distillbench.readers import gnn_benchmark, recognised, split_per_class
-
-DOWNLOAD = "data/coauthor_physics/ms_academic_phy.npz"
-PUBLISHED = "8d8bc12e29aa67f6753a712080eae81079bd7d01"  # git's id of the file, commit 1e72912
-CONTENT = "e761ae4bdb8a1a28c2ca5acb7ddb84b4e33c4eefb138919ebdaae43cb509ce93"  # see readers.WordGraph.digest
+from distillbench.plugin import Dataset, GraphData, Parameters, ShchurGraph, Split, split_per_class
 
 
-class CoauthorPhysics(Dataset):
-    """One graph, its split drawn for every seed; see distillbench.readers.gnn_benchmark."""
+class CoauthorPhysics(ShchurGraph, Dataset):
+    """One graph, its split drawn for every seed."""
 
     task, setting = "multiclass", "transductive"
     source = (
@@ -34,6 +26,9 @@ class CoauthorPhysics(Dataset):
         "(Shchur et al. 2018; Microsoft Academic Graph)"
     )
     licence = "MIT (shchur/gnn-benchmark); data of Microsoft Academic Graph: no licence stated there"
+    title, download = "Coauthor Physics", "data/coauthor_physics/ms_academic_phy.npz"
+    published = "8d8bc12e29aa67f6753a712080eae81079bd7d01"
+    content = "e761ae4bdb8a1a28c2ca5acb7ddb84b4e33c4eefb138919ebdaae43cb509ce93"
 
     class Params(Parameters):
         """path: the .npz file (default: downloaded). train_per_class, val_per_class: nodes of every class.
@@ -46,16 +41,6 @@ class CoauthorPhysics(Dataset):
         val_per_class: PositiveInt = 30
         row_normalised: bool = False
 
-    def load(self) -> GraphData:
-        """The whole graph. Raises DataError naming the file and what is wrong with it."""
-        graph = gnn_benchmark(self.params.path, DOWNLOAD, PUBLISHED)
-        self._provenance = recognised("Coauthor Physics", graph, PUBLISHED, CONTENT)
-        return graph.data(row_normalised=self.params.row_normalised)
-
     def draw_split(self, data: GraphData, random: torch.Generator) -> Split:
         """``train_per_class``, then ``val_per_class`` nodes of every class, then the rest."""
         return split_per_class(data.y, self.params.train_per_class, self.params.val_per_class, random)
-
-    def provenance(self) -> dict[str, Any]:
-        """Canonical is the published file, and any file with its content."""
-        return self._provenance

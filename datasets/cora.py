@@ -13,9 +13,7 @@ Features are divided by their sum, as Kipf and Welling (2017), PyG's examples (N
 splits models rank differently (Shchur et al. 2018).
 """
 
-from distillbench.data import Dataset, GraphData
-from distillbench.params import Parameters
-from distillbench.readers import planetoid
+from distillbench.plugin import Dataset, GraphData, Parameters, planetoid
 
 # SHA-256 of the files at commit af6abf4 of kimiyoung/planetoid
 DIGESTS = {
@@ -31,7 +29,7 @@ DIGESTS = {
 
 
 class Cora(Dataset):
-    """One citation graph with the public split, the same for every seed; see distillbench.readers.planetoid."""
+    """One citation graph with the public split, the same for every seed."""
 
     task, setting = "multiclass", "transductive"
     source = "https://github.com/kimiyoung/planetoid, data/ind.cora.* (Yang et al. 2016; Sen et al. 2008)"

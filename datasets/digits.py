@@ -7,8 +7,7 @@ test, drawn anew for every seed. Ships with scikit-learn, nothing is downloaded.
 import torch
 from pydantic import PositiveInt
 
-from distillbench.data import Dataset, GraphData, Split, symmetric_with_loops
-from distillbench.params import Parameters
+from distillbench.plugin import Dataset, GraphData, Parameters, Split, symmetric_with_loops
 
 
 class Digits(Dataset):

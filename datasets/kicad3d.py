@@ -14,10 +14,20 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from distillbench.archives import Files, sha256
-from distillbench.clouds import augmented, cloud_data, clouds, reduced, with_validation
-from distillbench.data import DataError, Dataset, GraphData, Split
-from distillbench.params import Parameters
+from distillbench.plugin import (
+    DataError,
+    Dataset,
+    Files,
+    GraphData,
+    Parameters,
+    Split,
+    augmented,
+    cloud_data,
+    clouds,
+    reduced,
+    sha256,
+    with_validation,
+)
 
 WHOLE = "d33db95a718a479c3da5a01a7ea42fcc943fc19ac441909bda45086f64b519e5"  # SHA-256 of kicad_cls_f16_1024.npz
 

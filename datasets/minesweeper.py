@@ -6,33 +6,19 @@ one-hot (five and more are one), or that it is unknown, as it is for half of the
 symmetric with self-loops. Scored by ROC AUC, as in the paper.
 """
 
-from typing import Any
-
-from distillbench.data import Dataset, GraphData
-from distillbench.heterophilous import known_by, located, read_graph
-from distillbench.params import Parameters
-
-FILE, SIZE = "minesweeper.npz", 135_045
-DIGEST = "e664c8dacf1e8ac466c2c09ed4b237bd2c5541f47a6eae9c6092cb87f16412b3"
+from distillbench.plugin import Dataset, HeterophilousGraph, Parameters
 
 
-class Minesweeper(Dataset):
+class Minesweeper(HeterophilousGraph, Dataset):
     """Seed s has split s modulo 10: 5,000 nodes for training, 2,500 for validation, 2,500 for the test."""
 
     task, setting, metric, splits = "multiclass", "transductive", "roc_auc", 10
     source = "https://github.com/yandex-research/heterophilous-graphs, data/minesweeper.npz (Platonov et al. 2023)"
     licence = "MIT"
+    file, size, classes = "minesweeper.npz", 135_045, 2
+    digest = "e664c8dacf1e8ac466c2c09ed4b237bd2c5541f47a6eae9c6092cb87f16412b3"
 
     class Params(Parameters):
         """path: minesweeper.npz (default: downloaded)."""
 
         path: str | None = None
-
-    def load(self) -> GraphData:
-        """The graph with its ten splits. Raises DataError naming the file."""
-        self._path = located(self.params.path, FILE, DIGEST, SIZE)
-        return read_graph(self._path, self, classes=2)
-
-    def provenance(self) -> dict[str, Any]:
-        """Canonical by the file's digest."""
-        return known_by(self._path, FILE, DIGEST)

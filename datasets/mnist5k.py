@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 
-from distillbench.data import Dataset, GraphData, Split
-from distillbench.params import Parameters
+from distillbench.plugin import Dataset, GraphData, Parameters, Split
 
 
 class MNIST5k(Dataset):

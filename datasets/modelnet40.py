@@ -19,11 +19,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from distillbench.archives import Files, downloaded, given, sha256
-from distillbench.clouds import augmented, cloud_data, clouds, with_validation
-from distillbench.data import DataError, Dataset, GraphData
-from distillbench.params import Parameters
-from distillbench.seeds import derive
+from distillbench.plugin import (
+    DataError,
+    Dataset,
+    Files,
+    GraphData,
+    Parameters,
+    augmented,
+    cloud_data,
+    clouds,
+    derive,
+    downloaded,
+    given,
+    sha256,
+    with_validation,
+)
 
 FOLDER = "data/modelnet40"
 HDF5 = "https://shapenet.cs.stanford.edu/media/modelnet40_ply_hdf5_2048.zip"

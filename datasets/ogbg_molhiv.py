@@ -17,10 +17,7 @@ from typing import Any
 
 import torch
 
-from distillbench.archives import Files
-from distillbench.data import Dataset, GraphData, symmetric_with_loops
-from distillbench.ogb_files import known_by, links, located, published_split, sizes, table
-from distillbench.params import Parameters
+from distillbench.plugin import Dataset, Files, GraphData, Parameters, ogb, symmetric_with_loops
 
 URL = "http://snap.stanford.edu/ogb/data/graphproppred/csv_mol_download/hiv.zip"
 DOWNLOAD = "data/ogbg_molhiv/hiv.zip"
@@ -47,19 +44,19 @@ class OGBGMolHIV(Dataset):
 
     def load(self) -> GraphData:
         """All molecules in the order of the file. Raises DataError naming the file."""
-        self._path = located(
+        self._path = ogb.located(
             self.params.path, "ogbg-molhiv", "graphproppred/master.csv", URL, Path(DOWNLOAD), DIGEST, None
         )
         with Files(self._path, depth=4) as files:
-            atoms = sizes(files, "node")
+            atoms = ogb.sizes(files, "node")
             nodes, graphs = int(atoms.sum()), len(atoms)
-            categories = table(files, "node-feat.csv.gz", nodes, len(CATEGORIES), below=max(CATEGORIES))
+            categories = ogb.table(files, "node-feat.csv.gz", nodes, len(CATEGORIES), below=max(CATEGORIES))
             outside = (categories >= torch.tensor(CATEGORIES)).any(dim=1).nonzero().flatten()
             if len(outside):
                 files.fail(files.find("node-feat.csv.gz"), f"row {outside[0]} has a category that OGB does not")
-            y = table(files, "graph-label.csv.gz", graphs, 1, below=CLASSES).flatten()
-            source, destination = links(files, atoms)
-            split = published_split(files, graphs)
+            y = ogb.table(files, "graph-label.csv.gz", graphs, 1, below=CLASSES).flatten()
+            source, destination = ogb.links(files, atoms)
+            split = ogb.published_split(files, graphs)
         first = torch.tensor((0, *CATEGORIES[:-1])).cumsum(0)
         return GraphData(
             x=torch.zeros(nodes, sum(CATEGORIES)).scatter_(1, categories + first, 1.0),
@@ -75,4 +72,4 @@ class OGBGMolHIV(Dataset):
 
     def provenance(self) -> dict[str, Any]:
         """Canonical by the archive's digest."""
-        return known_by(self._path, "ogbg-molhiv", "hiv.zip", DIGEST)
+        return ogb.known_by(self._path, "ogbg-molhiv", "hiv.zip", DIGEST)

@@ -13,10 +13,7 @@ from typing import Any
 
 import torch
 
-from distillbench.archives import Files
-from distillbench.data import Dataset, GraphData, symmetric_with_loops
-from distillbench.ogb_files import known_by, links, located, published_split, sizes, table
-from distillbench.params import Parameters
+from distillbench.plugin import Dataset, Files, GraphData, Parameters, ogb, symmetric_with_loops
 
 URL = "http://snap.stanford.edu/ogb/data/nodeproppred/arxiv.zip"
 DOWNLOAD = "data/ogbn_arxiv/arxiv.zip"
@@ -39,16 +36,16 @@ class OGBNArxiv(Dataset):
 
     def load(self) -> GraphData:
         """The graph in the order of the file. Raises DataError naming the file."""
-        self._path = located(
+        self._path = ogb.located(
             self.params.path, "ogbn-arxiv", "nodeproppred/master.csv", URL, Path(DOWNLOAD), DIGEST, SIZE
         )
         with Files(self._path, depth=4) as files:
-            x = table(files, "node-feat.csv.gz")
-            if sizes(files, "node").tolist() != [len(x)]:
+            x = ogb.table(files, "node-feat.csv.gz")
+            if ogb.sizes(files, "node").tolist() != [len(x)]:
                 files.fail(files.find("num-node-list.csv.gz"), f"one graph of {len(x)} nodes expected")
-            y = table(files, "node-label.csv.gz", len(x), 1, below=CLASSES).flatten()
-            source, destination = links(files, torch.tensor([len(x)]))
-            split = published_split(files, len(x))
+            y = ogb.table(files, "node-label.csv.gz", len(x), 1, below=CLASSES).flatten()
+            source, destination = ogb.links(files, torch.tensor([len(x)]))
+            split = ogb.published_split(files, len(x))
         return GraphData(
             x=x,
             edge_index=symmetric_with_loops(source, destination, len(x)),
@@ -62,4 +59,4 @@ class OGBNArxiv(Dataset):
 
     def provenance(self) -> dict[str, Any]:
         """Canonical by the archive's digest."""
-        return known_by(self._path, "ogbn-arxiv", "arxiv.zip", DIGEST)
+        return ogb.known_by(self._path, "ogbn-arxiv", "arxiv.zip", DIGEST)

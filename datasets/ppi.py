@@ -23,9 +23,18 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from distillbench.archives import Files, downloaded, given, sha256
-from distillbench.data import DataError, Dataset, GraphData, Split, symmetric_with_loops
-from distillbench.params import Parameters
+from distillbench.plugin import (
+    DataError,
+    Dataset,
+    Files,
+    GraphData,
+    Parameters,
+    Split,
+    downloaded,
+    given,
+    sha256,
+    symmetric_with_loops,
+)
 
 DOWNLOAD = "data/ppi/ppi.zip"
 CANONICAL, SIZE = "1f5b2b09ac0f897fa6aa1338c64ab75a5473674cbba89380120bede8cddb2a6a", 7_088_822

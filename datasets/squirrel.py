@@ -10,17 +10,10 @@ graph: numbers published of those cannot be compared with numbers of these. 2,08
 links (the undirected version of the file), 96,219 edges when symmetric with self-loops.
 """
 
-from typing import Any
-
-from distillbench.data import Dataset, GraphData
-from distillbench.heterophilous import known_by, located, read_graph
-from distillbench.params import Parameters
-
-FILE, SIZE = "squirrel_filtered.npz", 208_215
-DIGEST = "f06370ffb3116c5de8b7a600005400b2293c025e0ce2f6916d8201a825505ac7"
+from distillbench.plugin import Dataset, HeterophilousGraph, Parameters
 
 
-class Squirrel(Dataset):
+class Squirrel(HeterophilousGraph, Dataset):
     """Seed s has split s modulo 10; about 48/32/20% of the nodes, so that sizes differ a little."""
 
     task, setting, splits = "multiclass", "transductive", 10
@@ -28,17 +21,10 @@ class Squirrel(Dataset):
         "https://github.com/yandex-research/heterophilous-graphs, data/squirrel_filtered.npz (Platonov et al. 2023)"
     )
     licence = "MIT (as distributed there)"
+    file, size, classes = "squirrel_filtered.npz", 208_215, 5
+    digest = "f06370ffb3116c5de8b7a600005400b2293c025e0ce2f6916d8201a825505ac7"
 
     class Params(Parameters):
         """path: squirrel_filtered.npz (default: downloaded)."""
 
         path: str | None = None
-
-    def load(self) -> GraphData:
-        """The graph with its ten splits. Raises DataError naming the file."""
-        self._path = located(self.params.path, FILE, DIGEST, SIZE)
-        return read_graph(self._path, self, classes=5)
-
-    def provenance(self) -> dict[str, Any]:
-        """Canonical by the file's digest."""
-        return known_by(self._path, FILE, DIGEST)

@@ -9,8 +9,7 @@ no overlap; generalised here).
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from distillbench.data import Dataset, GraphData, Split, symmetric_with_loops
-from distillbench.params import Parameters
+from distillbench.plugin import Dataset, GraphData, Parameters, Split, symmetric_with_loops
 
 
 class Synthetic(Dataset):

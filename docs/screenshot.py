@@ -24,7 +24,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from distillbench.mlflow_store import experiments
+from distillbench.tracking.store import experiments
 
 DOCS = Path(__file__).parent
 PATIENCE = 60  # seconds until a page must show something
@@ -56,7 +56,7 @@ def mlflow_page(results: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "distillbench.tracking", "ui", "--results", str(results), "--port", str(port)]
+    command = [sys.executable, "-m", "distillbench", "ui", "--results", str(results), "--port", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen(command, **quiet, start_new_session=True)  # the command above  # nosec B603
     try:

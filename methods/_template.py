@@ -12,15 +12,13 @@ Cost: linear in nodes × classes.
 """
 
 # The class-level statements and Params are read without importing torch, when runs are planned. So they use literals,
-# pydantic, typing and distillbench.params only; everything else in the file may use whatever it needs.
+# pydantic, typing and what distillbench.params has only; everything else in the file may use whatever it needs.
 from typing import Annotated
 
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import ALL_TASKS, Parameters, Range
+from distillbench.plugin import ALL_TASKS, Context, Method, Output, Parameters, Range
 
 
 class LogitMatching(Method):
@@ -57,5 +55,5 @@ class LogitMatching(Method):
         distance = (student.logits - teacher.logits).square().sum(dim=-1).mean() / 2
         return {"task": ctx.task_loss(student.logits), "distance": self.params.weight * distance}
 
-    # Hooks for what a function of two outputs cannot do (see workflow/distillbench/method.py): precompute, prepare,
-    # student_inputs, wrap_student, adversary_loss.
+    # Hooks for what a function of two outputs cannot do (see Method in workflow/distillbench/distillation/method.py):
+    # precompute, prepare, student_inputs, wrap_student, adversary_loss.

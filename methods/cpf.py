@@ -31,9 +31,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from distillbench.method import Context, Method, Setup
-from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, Choice, Parameters, Range
+from distillbench.plugin import NODE_CLASSES, Choice, Context, Method, Output, Parameters, Range, Setup
 
 
 class CPF(Method):

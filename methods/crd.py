@@ -30,11 +30,20 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from distillbench.blocks import sum_over_rows
-from distillbench.edge_products import unit_rows
-from distillbench.method import Context, Dims, Method, Setup
-from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
+from distillbench.plugin import (
+    ALL_TASKS,
+    Context,
+    Dims,
+    LayerPair,
+    LayerPairs,
+    Method,
+    Output,
+    Parameters,
+    Range,
+    Setup,
+    sum_over_rows,
+    unit_rows,
+)
 
 _ROWS = 128  # of the scores of the first batch that are held at a time
 

@@ -21,9 +21,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import SINGLE_LABEL_TASKS, Parameters, Range
+from distillbench.plugin import SINGLE_LABEL_TASKS, Context, Method, Output, Parameters, Range
 
 _ROUNDING = 1e-6  # of a row's length: a spread below it is rounding, in float32
 

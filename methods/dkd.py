@@ -22,9 +22,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import SINGLE_LABEL_TASKS, Parameters, Range
+from distillbench.plugin import SINGLE_LABEL_TASKS, Context, Method, Output, Parameters, Range
 
 
 class DKD(Method):

@@ -21,9 +21,7 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, Direction, Parameters, Range
+from distillbench.plugin import NODE_CLASSES, Context, Direction, Method, Output, Parameters, Range
 
 
 class FFG2M(Method):

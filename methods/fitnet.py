@@ -19,9 +19,7 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from distillbench.method import Context, Dims, Method
-from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
+from distillbench.plugin import ALL_TASKS, Context, Dims, LayerPair, LayerPairs, Method, Output, Parameters, Range
 
 
 class FitNet(Method):

@@ -22,10 +22,18 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from distillbench.blocks import sum_over_rows
-from distillbench.method import Context, Dims, Method
-from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
+from distillbench.plugin import (
+    ALL_TASKS,
+    Context,
+    Dims,
+    LayerPair,
+    LayerPairs,
+    Method,
+    Output,
+    Parameters,
+    Range,
+    sum_over_rows,
+)
 
 
 class GCRD(Method):

@@ -31,10 +31,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from distillbench.blocks import sum_over_rows
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, LayerPair, Parameters, Range
+from distillbench.plugin import NODE_CLASSES, Context, LayerPair, Method, Output, Parameters, Range, sum_over_rows
 
 
 class GKD(Method):

@@ -31,11 +31,19 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from distillbench.edge_products import unit_rows
-from distillbench.method import Context, Dims, Method
-from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
-from distillbench.structure import union_edges
+from distillbench.plugin import (
+    ALL_TASKS,
+    Context,
+    Dims,
+    LayerPair,
+    LayerPairs,
+    Method,
+    Output,
+    Parameters,
+    Range,
+    union_edges,
+    unit_rows,
+)
 
 _CHUNK = 1 << 16  # edges
 

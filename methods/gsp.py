@@ -19,10 +19,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from distillbench.edge_products import unit_rows
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
+from distillbench.plugin import ALL_TASKS, Context, LayerPair, LayerPairs, Method, Output, Parameters, Range, unit_rows
 
 
 class GSP(Method):

@@ -30,9 +30,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, Parameters, Range
+from distillbench.plugin import NODE_CLASSES, Context, Method, Output, Parameters, Range
 
 
 class HGMD(Method):

@@ -16,9 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import ALL_TASKS, Parameters, Range
+from distillbench.plugin import ALL_TASKS, Context, Method, Output, Parameters, Range
 
 
 class KD(Method):

@@ -31,9 +31,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from distillbench.method import Context, Dims, Method, Setup
-from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, Parameters, Range
+from distillbench.plugin import NODE_CLASSES, Context, Dims, Method, Output, Parameters, Range, Setup
 
 
 class KRD(Method):

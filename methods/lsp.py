@@ -20,20 +20,23 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import (
+from distillbench.plugin import (
     ALL_TASKS,
     Choice,
+    Context,
     Direction,
     Kernel,
     LayerPair,
     LayerPairs,
+    Method,
+    Output,
     Parameters,
     Range,
     Reduction,
+    local_structure,
+    structure_divergence,
+    union_edges,
 )
-from distillbench.structure import local_structure, structure_divergence, union_edges
 
 
 class LSP(Method):

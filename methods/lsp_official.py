@@ -19,10 +19,19 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
-from distillbench.structure import local_structure, structure_divergence, union_edges
+from distillbench.plugin import (
+    ALL_TASKS,
+    Context,
+    LayerPair,
+    LayerPairs,
+    Method,
+    Output,
+    Parameters,
+    Range,
+    local_structure,
+    structure_divergence,
+    union_edges,
+)
 
 
 class LSPOfficial(Method):

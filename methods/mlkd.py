@@ -32,10 +32,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from distillbench.blocks import sum_over_rows
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import LayerPair, LayerPairs, Parameters, Range
+from distillbench.plugin import Context, LayerPair, LayerPairs, Method, Output, Parameters, Range, sum_over_rows
 
 
 class MLKD(Method):

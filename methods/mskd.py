@@ -25,10 +25,20 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import Choice, Direction, Kernel, LayerPair, LayerPairs, Parameters, Range
-from distillbench.structure import local_structure, union_edges
+from distillbench.plugin import (
+    Choice,
+    Context,
+    Direction,
+    Kernel,
+    LayerPair,
+    LayerPairs,
+    Method,
+    Output,
+    Parameters,
+    Range,
+    local_structure,
+    union_edges,
+)
 
 
 class MSKD(Method):

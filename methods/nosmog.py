@@ -33,9 +33,18 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from distillbench.method import Context, Dims, Method, Setup
-from distillbench.models import Output
-from distillbench.params import NODE_CLASSES, LayerPair, LayerPairs, Parameters, Range
+from distillbench.plugin import (
+    NODE_CLASSES,
+    Context,
+    Dims,
+    LayerPair,
+    LayerPairs,
+    Method,
+    Output,
+    Parameters,
+    Range,
+    Setup,
+)
 
 NEGATIVES, NOISE_NODES = 5, 256
 BATCHES, LARGEST_BATCH = 200, 64  # walks a batch: so few that there are enough steps, and no more than are needed

@@ -24,11 +24,18 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from distillbench.blocks import sum_over_rows
-from distillbench.edge_products import unit_rows
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
+from distillbench.plugin import (
+    ALL_TASKS,
+    Context,
+    LayerPair,
+    LayerPairs,
+    Method,
+    Output,
+    Parameters,
+    Range,
+    sum_over_rows,
+    unit_rows,
+)
 
 _EPSILON = 1e-6
 

@@ -26,11 +26,18 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from distillbench.blocks import sum_over_rows
-from distillbench.edge_products import unit_rows
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import ALL_TASKS, LayerPair, LayerPairs, Parameters, Range
+from distillbench.plugin import (
+    ALL_TASKS,
+    Context,
+    LayerPair,
+    LayerPairs,
+    Method,
+    Output,
+    Parameters,
+    Range,
+    sum_over_rows,
+    unit_rows,
+)
 
 _NEAR = 1e-4  # of the mean distance: bounds the gradient of a direction, and is above what float32 features resolve
 

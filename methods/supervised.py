@@ -6,9 +6,7 @@ Cost: linear in rows × classes.
 
 from torch import Tensor
 
-from distillbench.method import Context, Method
-from distillbench.models import Output
-from distillbench.params import ALL_TASKS
+from distillbench.plugin import ALL_TASKS, Context, Method, Output
 
 
 class Supervised(Method):

@@ -33,9 +33,18 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from distillbench.method import Context, Dims, Method, Setup
-from distillbench.models import Output, initialise
-from distillbench.params import NODE_CLASSES, LayerPair, Parameters, Range
+from distillbench.plugin import (
+    NODE_CLASSES,
+    Context,
+    Dims,
+    LayerPair,
+    Method,
+    Output,
+    Parameters,
+    Range,
+    Setup,
+    initialise,
+)
 
 
 class VQGraph(Method):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from distillbench.cards import Card
+from distillbench.data.cards import Card
 
 DIGITS: dict[str, Any] = {
     "name": "digits", "dataset": "digits", "source": "made here", "licence": "MIT", "params": {},

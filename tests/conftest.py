@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from distillbench.backends import get_backend, missing_reason
+from distillbench.models.backends import get_backend, missing_reason
 from tests.needs import EXCUSED, WITHOUT_DGL, needs_dgl
 
 
@@ -33,8 +33,8 @@ def backends(one_thread):
 
 @pytest.fixture(scope="session")
 def data_of():
-    """The small data that methods are checked on: ``data_of(task, clouds=False)``, see distillbench.trial."""
-    from distillbench.trial import data_of
+    """The small data that methods are checked on: ``data_of(task, clouds=False)``, see distillbench.contract.toys."""
+    from distillbench.contract.toys import data_of
 
     return data_of
 

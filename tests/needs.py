@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from distillbench.backends import missing_reason
+from distillbench.models.backends import missing_reason
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("DISTILLBENCH_SHARED", ROOT.parent / "shared")) / "data"

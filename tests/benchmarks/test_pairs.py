@@ -10,7 +10,7 @@ from benchmarks import growth, lsp, pairs, shapes, similarities, student_step
 from benchmarks.__main__ import HEADER, chosen, replaced, row_of, with_rows
 from benchmarks.pairs import Case, Measured, Result, Side, Work, measure
 from benchmarks.shapes import PPI_EDGES, PPI_NODES, random_edges
-from distillbench.backends import missing_reason
+from distillbench.models.backends import missing_reason
 
 
 def numbers(device, times=1.0, megabytes=0):

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.timeline import IDLE, core_seconds, idle, overhead, read_jobs
-from distillbench import backends, experiment, spent, train
-from distillbench.data import write_data
-from distillbench.inputs import save_outputs
+from distillbench import durations
+from distillbench.data.graph_data import write_data
+from distillbench.models import backends
 from distillbench.plugins import load
+from distillbench.training import experiment, fit
+from distillbench.training.inputs import save_outputs
 
 ROOT = Path(__file__).parents[2]
 BEGAN = datetime(2026, 1, 2, 3, 4, 0).timestamp()
@@ -78,16 +80,16 @@ def test_a_core_is_idle_when_no_job_holds_it(logs):
 def test_time_within_is_not_counted_twice(monkeypatch):
     clock = iter([0.0, 2.0, 5.0, 9.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(spent, "_seconds", {})
-    with spent.spending("training"), spent.spending("data"):
+    monkeypatch.setattr(durations, "_seconds", {})
+    with durations.spending("training"), durations.spending("data"):
         pass
-    line = spent.spent_line(10.0, {"start": 0.5})
+    line = durations.spent_line(10.0, {"start": 0.5})
     assert line == "took 10.00 s: start 0.50, training 6.00, data 3.00, rest 0.50"
-    assert spent.read_spent(f"2026-01-02 03:04:05,000 INFO {line}") == (
+    assert durations.read_spent(f"2026-01-02 03:04:05,000 INFO {line}") == (
         10.0,
         {"start": 0.5, "training": 6.0, "data": 3.0, "rest": 0.5},
     )
-    assert spent.read_spent("2026-01-02 03:04:05,000 INFO digits: 5 of 5 ok") is None
+    assert durations.read_spent("2026-01-02 03:04:05,000 INFO digits: 5 of 5 ok") is None
 
 
 def test_what_a_run_does_is_counted_as_what_it_is(tmp_path, monkeypatch):
@@ -98,7 +100,7 @@ def test_what_a_run_does_is_counted_as_what_it_is(tmp_path, monkeypatch):
         function = getattr(module, name)
 
         def call(*arguments, **options):
-            counted.append((name, spent._outer[-1]))
+            counted.append((name, durations._outer[-1]))
             return function(*arguments, **options)
 
         patch.setattr(module, name, call)
@@ -110,19 +112,19 @@ def test_what_a_run_does_is_counted_as_what_it_is(tmp_path, monkeypatch):
     model = {"model": "mlp", "hidden": 4}
     params = {"backend": "csr", "dataset_file": str(file), "dataset_params": {}, "model": model}
     params |= {"training": {"epochs": 2}, "protocol": {}}
-    for module, name in ((train, "predict"), (experiment, "predict"), (experiment, "load_outputs")):
+    for module, name in ((fit, "predict"), (experiment, "predict"), (experiment, "load_outputs")):
         noted(monkeypatch, module, name)
-    with monkeypatch.context() as patch, spent.spending("data"):
+    with monkeypatch.context() as patch, durations.spending("data"):
         noted(patch, backends.importlib, "import_module")  # torch uses it, too, when it first trains
         cell = experiment.Experiment(params, tmp_path)
     assert ("import_module", "imports") in counted
     counted.clear()
-    with spent.spending("training"):
+    with durations.spending("training"):
         teacher = cell.run(0)
     validated = tested = ("predict", "evaluation")
     assert counted == [validated, validated, tested]
     counted.clear()
     save_outputs(tmp_path / "outputs.pt", teacher.outputs)
-    with spent.spending("training"):
+    with durations.spending("training"):
         cell.run(0, teacher_outputs=[tmp_path / "outputs.pt"], evaluate_test=False)
     assert counted == [("load_outputs", "data"), validated, validated]

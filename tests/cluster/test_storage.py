@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from distillbench.config import ConfigError
-from distillbench.config_files import copies_problem
-from distillbench.plan import make_plan
+from distillbench.config.config import ConfigError
+from distillbench.config.yaml_files import copies_problem
+from distillbench.plan.plan import make_plan
 from tests.needs import WITHOUT_RSYNC
 from tests.workflow.conftest import CONFIG, ROOT, Project, checkout
 

@@ -1,4 +1,4 @@
-"""``python -m distillbench.check``, the template, and the method of docs/your-method.md."""
+"""``distillbench check``, the template, and the method of docs/your-method.md."""
 
 import re
 import subprocess
@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distillbench import check
-from distillbench.plan import make_plan
+from distillbench.cli import main
+from distillbench.contract import check
+from distillbench.plan.plan import make_plan
 from distillbench.plugins import available, declaration
 from tests.needs import needs_dgl
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/your-method.md").read_text()
-PYG = ("--backends", "pyg")
+PYG = ("--backend", "pyg")
 
 
 def block(language, number=0):
@@ -41,7 +42,7 @@ def shape(text):
 
 
 def test_a_file_that_is_not_there_is_a_sentence(capsys, tmp_path):
-    assert check.main([str(tmp_path / "none.py")]) == 1
+    assert main(["check", str(tmp_path / "none.py")]) == 1
     assert capsys.readouterr().err == f"{tmp_path / 'none.py'}: there is no such file\n"
 
 
@@ -65,7 +66,7 @@ STATED = 'paper, tasks, requires = "p", frozenset({"multiclass"}), frozenset()'
 )
 def test_a_file_that_cannot_be_read_is_a_failed_declaration(capsys, tmp_path, text, sentence):
     (tmp_path / "mine.py").write_text(text)
-    assert check.main([str(tmp_path / "mine.py")]) == 1
+    assert main(["check", str(tmp_path / "mine.py")]) == 1
     printed = capsys.readouterr().out
     assert "  failed   declaration" in printed
     assert sentence in printed
@@ -76,7 +77,7 @@ def test_a_file_that_cannot_be_read_is_a_failed_declaration(capsys, tmp_path, te
 def test_what_a_method_raises_is_shown_with_its_own_lines(capsys, folder):
     wrong = block("python").replace("t = self.params.temperature", "t = self.params.temparature")
     (folder / "wrong.py").write_text(wrong)
-    assert check.main(["wrong.py", *PYG]) == 1
+    assert main(["check", "wrong.py", *PYG]) == 1
     printed = capsys.readouterr().out
     place = r"gin, pyg and 3 more: it raises\n +File \"wrong.py\", line \d+, in terms\n +t = self.params.temparature"
     assert re.search(place, printed)
@@ -87,7 +88,7 @@ def test_what_a_method_raises_is_shown_with_its_own_lines(capsys, folder):
 
 def test_several_files_are_checked_and_one_that_fails_is_enough(capsys, folder):
     (folder / "silent.py").write_text(block("python").replace("Cost: linear", "Linear"))
-    assert check.main(["silent.py", "my_methods/lskd.py", *PYG]) == 1
+    assert main(["check", "silent.py", "my_methods/lskd.py", *PYG]) == 1
     printed = capsys.readouterr().out
     first, second = printed.split("my_methods/lskd.py: ")
     assert "  failed   docstring" in first and "no line begins with 'Cost: '" in first
@@ -96,7 +97,7 @@ def test_several_files_are_checked_and_one_that_fails_is_enough(capsys, folder):
 
 def test_a_library_that_is_not_installed_is_said(capsys, monkeypatch, folder):
     monkeypatch.setattr(check, "_missing", lambda library: "dgl is not installed" if library == "dgl" else None)
-    assert check.main(["my_methods/lskd.py"]) == 0
+    assert main(["check", "my_methods/lskd.py"]) == 0
     lines = capsys.readouterr().out.splitlines()
     terms = next(i for i, line in enumerate(lines) if line.startswith("  passed   terms"))
     assert lines[terms + 1].strip() == "skipped in 4 of 8: dgl is not installed"
@@ -105,7 +106,7 @@ def test_a_library_that_is_not_installed_is_said(capsys, monkeypatch, folder):
 
 
 def test_csr_is_checked_where_it_is_asked_for(capsys, folder):
-    assert check.main(["my_methods/lskd.py", "--backends", "csr"]) == 0
+    assert main(["check", "my_methods/lskd.py", "--backend", "csr"]) == 0
     printed = capsys.readouterr().out
     assert "  passed   terms" in printed
     assert "libraries" not in printed and "skipped" not in printed
@@ -131,7 +132,7 @@ def test_without_a_choice_pyg_and_dgl_are_checked_or_else_what_needs_neither(mon
 
 def test_the_command_runs_as_a_module(folder):
     (folder / "silent.py").write_text("")
-    command = [sys.executable, "-m", "distillbench.check", "silent.py", "none.py"]
+    command = [sys.executable, "-m", "distillbench", "check", "silent.py", "none.py"]
     done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "workflow")})
     assert (done.returncode, done.stderr) == (1, "none.py: there is no such file\n")
     assert "silent.py: defines 0 subclasses of Method" in done.stdout
@@ -143,13 +144,13 @@ def test_the_command_runs_as_a_module(folder):
 def test_the_template_is_no_method_and_passes_every_check_under_another_name(capsys, folder):
     assert "_template" not in available([ROOT / "methods"])
     (folder / "mine.py").write_text((ROOT / "methods/_template.py").read_text())
-    assert check.main(["mine.py"]) == 0
+    assert main(["check", "mine.py"]) == 0
     assert "failed" not in capsys.readouterr().out
 
 
 @needs_dgl
 def test_the_guides_method_passes_with_the_output_that_is_shown(capsys, folder):
-    assert check.main(["my_methods/lskd.py"]) == 0
+    assert main(["check", "my_methods/lskd.py"]) == 0
     assert capsys.readouterr().out == block("text")
 
 
@@ -157,7 +158,7 @@ def test_the_guides_failure_is_what_is_shown(capsys, folder):
     requires = 'frozenset({"logits"})'
     (folder / "my_methods/lskd.py").write_text(block("python").replace(requires, 'frozenset({"hidden"})'))
     assert 'frozenset({"hidden"})' in GUIDE and requires in block("python")
-    assert check.main(["my_methods/lskd.py", *PYG]) == 1
+    assert main(["check", "my_methods/lskd.py", *PYG]) == 1
     printed = capsys.readouterr().out
     shown = block("text", 1)
     assert shape(shown) == shape(printed[printed.index("  failed") :])[: len(shape(shown))]

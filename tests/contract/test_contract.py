@@ -2,9 +2,9 @@
 
 import pytest
 
-from distillbench.backends import missing_reason
-from distillbench.check import entries_of, result_of, results_of
-from distillbench.contract import CHECKS
+from distillbench.contract.check import entries_of, result_of, results_of
+from distillbench.contract.checks import CHECKS
+from distillbench.models.backends import missing_reason
 from distillbench.plugins import declaration
 
 GOOD = '''"""Logit matching (LM).
@@ -21,9 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from distillbench.method import Method
-from distillbench.models import Output
-from distillbench.params import Choice, Kernel, Parameters, Range
+from distillbench.plugin import Choice, Kernel, Method, Output, Parameters, Range
 
 
 class Mine(Method):

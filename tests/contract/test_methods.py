@@ -1,15 +1,15 @@
 """What holds for every method in ``methods/``, on both libraries, for every task it says it applies to.
 
-A new file in the folder is tested without anything being added here. The checks are those of distillbench.contract.
+A new file in the folder is tested without anything being added here. The checks are those of contract/checks.py.
 """
 
 from pathlib import Path
 
 import pytest
 
-from distillbench.backends import missing_reason
-from distillbench.check import Entry, entries_of, excuse, result_of
-from distillbench.contract import CHECKS
+from distillbench.contract.check import Entry, entries_of, excuse, result_of
+from distillbench.contract.checks import CHECKS
+from distillbench.models.backends import missing_reason
 from distillbench.params import ALL_TASKS
 from distillbench.plugins import PluginError, available, declaration
 

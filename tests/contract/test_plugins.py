@@ -17,8 +17,7 @@ PLUGINS = [(kind, name) for kind, folder in FOLDERS.items() for name in availabl
 
 METHOD = """
 import torch
-from distillbench.method import Method
-from distillbench.params import ALL_TASKS, Requirement, Parameters
+from distillbench.plugin import ALL_TASKS, Method, Parameters, Requirement
 
 LIMIT = 3
 NOISE = torch.zeros(1)
@@ -163,7 +162,7 @@ def test_a_syntax_error_names_the_file_and_line(written):
 
 def test_a_declaration_that_needs_torch_is_refused_and_says_what_may_be_used(written):
     path = written(METHOD.replace("layers: int = LIMIT", "layers: int = int(NOISE)"))
-    with pytest.raises(PluginError, match=r"mine\.py: its declaration cannot be read .*NOISE.*distillbench\.params"):
+    with pytest.raises(PluginError, match=r"mine\.py: its declaration cannot be read .*NOISE.*distillbench\.plugin"):
         declaration("method", path)
 
 

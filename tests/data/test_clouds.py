@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from torch_geometric.datasets import ModelNet
 from torch_geometric.io import read_off
 
-from distillbench.clouds import augmented, clouds, stratified, unit_sphere, with_validation
-from distillbench.data import DataError
+from distillbench.data.clouds import augmented, clouds, stratified, unit_sphere, with_validation
+from distillbench.data.graph_data import DataError
 from distillbench.plugins import declaration, load
 from tests.needs import SHARED, needs_file
 

@@ -8,11 +8,19 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
-from distillbench.cards import read_card, write_card
-from distillbench.data import DataError, Dataset, GraphData, Split, read_data, symmetric_with_loops, write_data
+from distillbench.data.cards import read_card, write_card
+from distillbench.data.graph_data import (
+    DataError,
+    Dataset,
+    GraphData,
+    Split,
+    read_data,
+    symmetric_with_loops,
+    write_data,
+)
+from distillbench.data.tasks import TASKS
 from distillbench.record import RecordError, write_sealed
 from distillbench.seeds import derive, generator
-from distillbench.tasks import TASKS
 
 # two graphs: the path 0 - 1 - 2 and the pair 3 - 4
 EDGES = symmetric_with_loops(torch.tensor([0, 2, 3]), torch.tensor([1, 1, 4]), 5)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from distillbench.clouds import augmented, cloud_data, clouds
-from distillbench.data import DataError, Split
+from distillbench.data.clouds import augmented, cloud_data, clouds
+from distillbench.data.graph_data import DataError, Split
 from distillbench.plugins import available, load
 from tests.needs import SHARED, excused_in_ci, without
 

@@ -17,10 +17,10 @@ import torch_geometric.data
 from pydantic import ValidationError
 from torch_geometric.io import read_npz
 
-from distillbench import archives
-from distillbench.data import DataError
+from distillbench.data import archives
+from distillbench.data.graph_data import DataError
+from distillbench.data.readers import gnn_benchmark, split_per_class
 from distillbench.plugins import declaration, load
-from distillbench.readers import gnn_benchmark, split_per_class
 from distillbench.seeds import generator
 from tests.needs import SHARED, needs_file
 

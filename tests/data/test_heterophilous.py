@@ -12,10 +12,11 @@ import torch
 import torch_geometric.data
 from sklearn.metrics import roc_auc_score
 
-from distillbench import archives, paired, stats
-from distillbench.cards import read_card
-from distillbench.data import DataError, read_data, write_data
+from distillbench.data import archives
+from distillbench.data.cards import read_card
+from distillbench.data.graph_data import DataError, read_data, write_data
 from distillbench.plugins import declaration, load
+from distillbench.statistics import compare, paired
 from tests.needs import SHARED, without
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +142,7 @@ def test_runs_on_ten_splits_get_the_corrected_test(loaded, tmp_path):
                 "seed": seed, "status": "ok", "reason": "", "metric": card.metric, "test": test, "params": 1,
                 "resplit": card.resplit, "n_train": sizes["train"], "n_test": sizes["test"],
             })  # fmt: skip
-    found = stats.compare(pd.DataFrame(rows)).set_index("method").loc["kd"]
+    found = compare.compare(pd.DataFrame(rows)).set_index("method").loc["kd"]
     ratio = np.mean([row["n_test"] / row["n_train"] for row in rows])
     assert found["p_resplit"] == pytest.approx(paired.paired_t_p(up, test_over_train=ratio))
     assert found["p_resplit"] > found["p_ttest"]

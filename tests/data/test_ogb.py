@@ -13,9 +13,9 @@ import torch
 import torch_geometric.data
 from sklearn.metrics import roc_auc_score
 
-from distillbench import ogb_files
-from distillbench.cards import read_card
-from distillbench.data import DataError, read_data, write_data
+from distillbench.data import ogb
+from distillbench.data.cards import read_card
+from distillbench.data.graph_data import DataError, read_data, write_data
 from distillbench.plugins import declaration, load
 from tests.needs import excused_in_ci
 
@@ -187,7 +187,7 @@ def test_what_is_wrong_with_a_file_is_named(written, tmp_path, name, changes, me
 
 
 def test_a_table_that_unpacks_to_more_than_the_limit_is_refused(written, monkeypatch):
-    monkeypatch.setattr(ogb_files, "TABLE_LIMIT", 100)
+    monkeypatch.setattr(ogb, "TABLE_LIMIT", 100)
     with pytest.raises(DataError, match=r"edge\.csv\.gz: .*more than 100 bytes unpacked"):
         written("ogbn_arxiv", edge="0,1\n" * 30).load()
 
@@ -248,7 +248,7 @@ def test_an_archive_that_lies_there_needs_no_ogb_and_is_checked(offline, written
     (tmp_path / "some.zip").replace(target)
     with pytest.raises(DataError, match=rf"{target}: not the file expected"):
         found(found.Params()).load()
-    monkeypatch.setattr(sys.modules[found.__module__], "DIGEST", ogb_files.sha256(target))
+    monkeypatch.setattr(sys.modules[found.__module__], "DIGEST", ogb.sha256(target))
     dataset = found(found.Params())
     assert dataset.load().digest == expected
     assert dataset.provenance()["canonical"]
@@ -267,7 +267,7 @@ def test_categories_addresses_and_metrics_are_those_of_ogb():
     molhiv = sys.modules[plugin("ogbg_molhiv").__module__]
     assert list(molhiv.CATEGORIES) == features["get_atom_feature_dims"]()
     for name, table in (("ogbn_arxiv", "nodeproppred/master.csv"), ("ogbg_molhiv", "graphproppred/master.csv")):
-        assert ogb_files._address(NAMES[name], table, "", Path()) == URLS[name]
+        assert ogb._address(NAMES[name], table, "", Path()) == URLS[name]
 
 
 def test_features_are_rounded_to_the_nearest_float32(written):

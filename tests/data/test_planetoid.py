@@ -17,10 +17,10 @@ import torch
 import torch_geometric.data
 from torch_geometric.io import read_planetoid_data
 
-from distillbench import archives, readers
-from distillbench.data import DataError
+from distillbench.data import archives, readers
+from distillbench.data.graph_data import DataError
+from distillbench.data.readers import normalised
 from distillbench.plugins import declaration, load
-from distillbench.readers import normalised
 from tests.needs import SHARED, needs_file
 
 ROOT = Path(__file__).parents[2]

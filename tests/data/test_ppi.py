@@ -16,9 +16,9 @@ import torch
 import torch_geometric.data
 from pydantic import ValidationError
 
-from distillbench import archives
-from distillbench.archives import Files
-from distillbench.data import DataError
+from distillbench.data import archives
+from distillbench.data.archives import Files
+from distillbench.data.graph_data import DataError
 from distillbench.plugins import declaration, load
 from tests.needs import SHARED, needs_file
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from distillbench.jobs import prepare_data, train
+from distillbench.jobs.data import prepare_data
+from distillbench.jobs.train import train
 from distillbench.paths import Cell
-from distillbench.plan import Plan, make_plan
+from distillbench.plan.plan import Plan, make_plan
 from distillbench.record import Record, read_shard
 
 ROOT = Path(__file__).parents[2]

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from distillbench import jobs, train
-from distillbench.config import ConfigError
-from distillbench.mlflow_store import TrackingError
-from distillbench.peak_memory import in_fresh_process
-from distillbench.plan import Plan, make_plan
+from distillbench.config.config import ConfigError
+from distillbench.jobs import train as jobs
+from distillbench.plan.plan import Plan, make_plan
+from distillbench.profiling.peak_memory import in_fresh_process
 from distillbench.record import read_record, write_atomically
-from distillbench.tracking import sync
+from distillbench.tracking.store import TrackingError
+from distillbench.tracking.sync import sync
+from distillbench.training import fit
 from tests.faults.conftest import CELL, CONFIG, ROOT, plan_of, prepare, results_of, run_job
 
 
@@ -134,8 +135,8 @@ def test_a_checkpoint_that_finds_no_room_does_not_end_the_run(small, monkeypatch
     Promised: the run goes on without it, with the same result; the job's log says so.
     """
     plan, expected = small
-    full = filling_up(train.write_atomically, plan.paths.root.parent, lambda call: True)
-    monkeypatch.setattr(train, "write_atomically", full)
+    full = filling_up(fit.write_atomically, plan.paths.root.parent, lambda call: True)
+    monkeypatch.setattr(fit, "write_atomically", full)
     assert results_of(run_job(plan)) == expected
     assert "no checkpoint is written" in caplog.text and "checkpoint.pt: No space left on device" in caplog.text
 

@@ -73,7 +73,7 @@ def test_the_clock_jumps_in_the_middle_of_a_run(plan, monkeypatch):
         dated = lambda now=now, days=days, readings=readings: (now + timedelta(days=days * next(readings))).isoformat(  # noqa: E731
             timespec="milliseconds"
         )
-        monkeypatch.setattr("distillbench.jobs.utc_now", dated)
+        monkeypatch.setattr("distillbench.jobs.train.utc_now", dated)
         monkeypatch.setattr(time, "time", lambda days=days, jumps=jumps: 1e9 + 86400 * days * next(jumps))
         records = run_job(plan)
         shutil.rmtree(plan.paths.runs(CELL, "supervised"))

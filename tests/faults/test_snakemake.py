@@ -102,16 +102,16 @@ def test_snakemake_is_stopped(quiet, project, how):
 
 
 def test_snakemake_is_started_twice_in_one_folder(quiet, project):
-    """Fault: a second Snakemake is started in a folder in which one is running; so is `distillbench.run`.
+    """Fault: a second Snakemake is started in a folder in which one is running; so is a run without it.
 
     Provoked: both are started while a job is made to wait in the second of three seeds; it goes on when the one has
     refused and the other waits for it.
-    Promised: Snakemake refuses and says that the folder is locked; distillbench.run waits for what is being trained,
+    Promised: Snakemake refuses and says that the folder is locked; the other waits for what is being trained,
     says so in the job's log, and uses it. No seed is trained twice (counted), and the table is that of a quiet run.
     """
     run = started(project)
     assert "LockException" in project.run(TABLE, succeeds=False)
-    command = [sys.executable, "-m", "distillbench.run", "--config", "config/test.yaml", "--processes", "1"]
+    command = [sys.executable, "-m", "distillbench", "run", "config/test.yaml", "--no-snakemake", "--cores", "1"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     beside = subprocess.Popen(command, cwd=project.folder, env=project.environment, **pipes)
     logs = project.folder / "results/logs"
@@ -129,7 +129,7 @@ def test_snakemake_is_started_twice_in_one_folder(quiet, project):
     assert (project.folder / TABLE).read_bytes() == (quiet.folder / TABLE).read_bytes()
 
 
-RAISES = """from distillbench.method import Method
+RAISES = """from distillbench.plugin import Method
 
 
 class Raises(Method):

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from distillbench.jobs.tables import collect, compare
 from distillbench.record import read_record, write_record, write_shard
-from distillbench.reports import collect, compare
 from tests.faults.conftest import CELL, plan_of, run_job
 
 

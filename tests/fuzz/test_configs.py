@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillbench.config import ConfigError
-from distillbench.plan import Plan
-from distillbench.run import read_plan
+from distillbench.config.config import ConfigError
+from distillbench.jobs.run import read_plan
+from distillbench.plan.plan import Plan
 from tests.fuzz.conftest import cases
 
 ROOT = Path(__file__).parents[2]

@@ -17,8 +17,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillbench.cards import read_card
-from distillbench.data import DataError, Dataset, GraphData, read_data, write_data
+from distillbench.data.cards import read_card
+from distillbench.data.graph_data import DataError, Dataset, GraphData, read_data, write_data
 from distillbench.plugins import load
 from tests.data.test_ogb import CONTENT as OGB
 from tests.fuzz.conftest import cases

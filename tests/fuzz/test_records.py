@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillbench.jobs.tables import collect, compare
 from distillbench.record import Record, RecordError, digest, read_record, read_shard, sealed, write_record, write_shard
-from distillbench.reports import collect, compare
 from tests.fuzz.conftest import cases
 
 OUTCOMES: list[str] = []

@@ -9,11 +9,12 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillbench.config import ConfigError
-from distillbench.jobs import prepare_data, train
-from distillbench.plan import make_plan
+from distillbench.config.config import ConfigError
+from distillbench.jobs.data import prepare_data
+from distillbench.jobs.tables import collect, compare
+from distillbench.jobs.train import train
+from distillbench.plan.plan import make_plan
 from distillbench.record import read_record
-from distillbench.reports import collect, compare
 from tests.fuzz.conftest import cases
 
 ROOT = Path(__file__).parents[2]

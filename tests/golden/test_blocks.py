@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from distillbench import blocks
-from distillbench.blocks import sum_over_rows
-from distillbench.method import Context, Dims
-from distillbench.models import Output
+from distillbench.data.tasks import TASKS
+from distillbench.distillation import blocks
+from distillbench.distillation.blocks import sum_over_rows
+from distillbench.distillation.method import Context, Dims
+from distillbench.models.gnn import Output
 from distillbench.plugins import load
-from distillbench.tasks import TASKS
 
 METHODS = Path(__file__).parents[2] / "methods"
 pytestmark = pytest.mark.usefixtures("one_thread")

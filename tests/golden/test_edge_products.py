@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distillbench.edge_products import Edges, edge_absolute_distance, edge_cosine, edge_dot, edge_squared_distance
+from distillbench.distillation.edge_products import (
+    Edges,
+    edge_absolute_distance,
+    edge_cosine,
+    edge_dot,
+    edge_squared_distance,
+)
 
 
 def random_edges(nodes, edges, seed=0):

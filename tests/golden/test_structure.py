@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distillbench.structure import local_structure, structure_divergence, union_edges
+from distillbench.distillation.structure import local_structure, structure_divergence, union_edges
 
 KERNELS = ("l2", "linear", "polynomial", "rbf", "cosine", "exp-l1")
 OPTIONS = {"sigma": 2.0, "c": 0.5, "degree": 3}

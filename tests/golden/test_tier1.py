@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillbench.method import Context, Dims
-from distillbench.models import Output
+from distillbench.data.tasks import TASKS
+from distillbench.distillation.method import Context, Dims
+from distillbench.models.gnn import Output
 from distillbench.plugins import load
-from distillbench.tasks import TASKS
 
 METHODS = Path(__file__).parents[2] / "methods"
 

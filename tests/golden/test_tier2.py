@@ -8,10 +8,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from distillbench.method import Context, Dims, Setup
-from distillbench.models import Output
+from distillbench.data.tasks import TASKS
+from distillbench.distillation.method import Context, Dims, Setup
+from distillbench.models.gnn import Output
 from distillbench.plugins import load
-from distillbench.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

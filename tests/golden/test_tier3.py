@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from distillbench.method import Context, Dims, Setup
-from distillbench.models import Output
+from distillbench.data.tasks import TASKS
+from distillbench.distillation.method import Context, Dims, Setup
+from distillbench.models.gnn import Output
 from distillbench.plugins import load
-from distillbench.tasks import TASKS
 
 METHODS = Path(__file__).parents[2] / "methods"
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,17 +12,17 @@ import pytest
 import torch
 import yaml
 
-from distillbench.config import ConfigError
-from distillbench.data import DataError
-from distillbench.inputs import load_outputs, load_tensors
-from distillbench.plan import make_plan
+from distillbench.config.config import ConfigError
+from distillbench.data.graph_data import DataError
+from distillbench.plan.plan import make_plan
 from distillbench.plugins import PluginError, find
+from distillbench.training.inputs import load_outputs, load_tensors
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("workflow", "methods", "datasets", "benchmarks", "docs")
 SMOKE = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
 # the one reader of pickles, of files with a known digest, which makes nothing but arrays; and a plug-in's declaration
-PERMITTED = {("workflow/distillbench/readers.py", "import pickle"), ("workflow/distillbench/plugins.py", "exec")}
+PERMITTED = {("workflow/distillbench/data/readers.py", "import pickle"), ("workflow/distillbench/plugins.py", "exec")}
 
 
 class Shell:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from distillbench import allocator
+from distillbench.training import allocator
 from tests.needs import excused_in_ci
 
 TRIM, THRESHOLD, MAPS = -1, -3, -4
-WORKFLOW = Path(allocator.__file__).parents[1]
+WORKFLOW = Path(allocator.__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_another_c_library_is_left_alone(monkeypatch, error):
 HEAP = """
 import json, resource, sys
 from pathlib import Path
-from distillbench.allocator import keep_freed_memory
+from distillbench.training.allocator import keep_freed_memory
 if sys.argv[1:]:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28), used + (1 << 28)))

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from distillbench import experiment
-from distillbench.data import write_data
+from distillbench.data.graph_data import write_data
 from distillbench.plugins import load
 from distillbench.record import RecordError
+from distillbench.training import experiment
 
 ROOT = Path(__file__).parents[2]
 CODE = """
 import resource, sys
 from pathlib import Path
-from distillbench.experiment import Experiment
+from distillbench.training.experiment import Experiment
 model = {"model": "mlp", "hidden": int(sys.argv[2])}
 params = {"backend": "pyg", "dataset_file": sys.argv[3], "dataset_params": {}, "model": model}
 params |= {"training": {"epochs": 1}, "protocol": {}}

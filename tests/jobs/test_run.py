@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from distillbench import run, workers
-from distillbench.config import ConfigError
+from distillbench.cli import main
+from distillbench.config.config import ConfigError
+from distillbench.jobs import run, selection, workers
 from distillbench.paths import Paths
 from distillbench.record import read_record, read_shard
 from tests.workflow.conftest import HELD, wait_for
@@ -41,8 +42,7 @@ CONFIG = {
     "execution": {"seeds_per_job": 2, "warm_start": False},
 }
 BROKEN = """
-from distillbench.method import Method
-from distillbench.params import ALL_TASKS
+from distillbench.plugin import ALL_TASKS, Method
 
 class Broken(Method):
     paper, tasks, requires = "none", ALL_TASKS, frozenset()
@@ -62,8 +62,8 @@ def find_spec(name, path=None, target=None):
 
 PathFinder.find_spec = find_spec
 """
-OPTIONS = ("--config", "config.yaml", "--processes", "2")
-GOOD = ("--methods", "supervised", "at")
+OPTIONS = ("run", "config.yaml", "--no-snakemake", "--cores", "2")
+GOOD = ("--method", "supervised,at")
 
 
 def write_project(folder):
@@ -84,7 +84,7 @@ def environment(folder, *more):
 
 
 def start(folder, *arguments):
-    command = [sys.executable, "-m", "distillbench.run", *OPTIONS, *arguments]
+    command = [sys.executable, "-m", "distillbench", *OPTIONS, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=folder, env=environment(folder, folder / "absent"), **pipes)
 
@@ -181,7 +181,7 @@ def test_a_process_that_dies_is_named_and_what_needs_it_is_not_started(tmp_path)
 
 def test_the_report_says_what_each_job_took(finished):
     report = json.loads((finished.folder / "results/run.json").read_text())
-    assert report["command"].startswith("python -m distillbench.run --config config.yaml")
+    assert report["command"].startswith("distillbench run config.yaml --no-snakemake")
     assert report["config"]["file"] == "config.yaml"
     assert report["states"] == {"done": 5}
     assert report["statuses"] == {"ok": 6, "error": 2}
@@ -240,7 +240,7 @@ def test_a_part_of_a_shard_is_not_left_for_snakemake_to_take_for_the_whole(proje
     teacher, student = (
         project / "results" / part for part in ("teachers/synthetic/pyg/gat", "runs/synthetic/pyg/gat/at")
     )
-    status, output = call(project, "--methods", "at", "--seeds", "1")
+    status, output = call(project, "--method", "at", "--seeds", "1")
     assert status == 0
     assert output.count("1 of 1 ok") == 2  # the student's and, since it needs it, the teacher's
     assert not (teacher / "records-0.json").exists() and not (student / "records-0.json").exists()
@@ -250,8 +250,8 @@ def test_a_part_of_a_shard_is_not_left_for_snakemake_to_take_for_the_whole(proje
 def test_listing_does_nothing_and_imports_nothing_heavy(tmp_path):
     folder = write_project(tmp_path / "project")
     code = (
-        "import sys\nfrom distillbench import run\n"
-        f"assert run.main({[*OPTIONS, *GOOD, '--list']}) == 0\n"
+        "import sys\nfrom distillbench.cli import main\n"
+        f"assert main({[*OPTIONS, *GOOD, '-n']}) == 0\n"
         "heavy = {'torch', 'torch_geometric', 'snakemake', 'mlflow', 'pandas', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -281,48 +281,46 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--datasets", "syntetic"], "--datasets: unknown 'syntetic': did you mean 'synthetic'?"),
-        (["--methods", "supervized"], "--methods: unknown 'supervized': did you mean 'supervised'?"),
-        (["--pairs", "gatt"], "--pairs: unknown 'gatt': did you mean 'gat'?"),
-        (["--backends", "dgl"], "--backends: unknown 'dgl': choose from pyg"),
-        (["--seeds", "1-3"], "--seeds: unknown 3: choose from 0, 1, 2"),
+        (["--dataset", "syntetic"], "--dataset: unknown 'syntetic': did you mean 'synthetic'?"),
+        (["--method", "supervized"], "--method: unknown 'supervized': did you mean 'supervised'?"),
+        (["--pair", "gatt"], "--pair: unknown 'gatt': did you mean 'gat'?"),
+        (["--backend", "dgl"], "--backend: unknown 'dgl': choose from pyg"),
         (["--set", "seeds"], "--set seeds: must be KEY=VALUE"),
         (["--set", "seeds.x=1"], "seeds.x: 'seeds' is 3, nothing can be set below it"),
         (["--set", "datasets.synthetic.parms.nodes=3"], "unknown key 'parms': did you mean 'params'?"),
         (["--epochs", "1"], "--epochs is for a trial: give it a folder other than 'results', by --results"),
         (["--epochs", "1", "--results", "results/"], "give it a folder other than 'results'"),
-        (["--config", "config.yml"], "config.yml: cannot be read"),
+        (["--set", "results"], "--set results: must be KEY=VALUE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_command_that_cannot_run_says_why(here, capsys, arguments, message):
-    assert run.main([*OPTIONS, *arguments]) == 2
+    assert main([*OPTIONS, *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not Path("results").exists()
 
 
 def test_a_trial_caps_the_epochs_of_all(here, capsys):
-    options = run._options([*OPTIONS, "--epochs", "5", "--results", "trial"])
-    plan = run.read_plan(options, options.set)
+    options = selection.Options(Path("config.yaml"), epochs=5, results=Path("trial"))
+    plan = run.read_plan(options, ())
     (cell,) = plan.cells
     assert plan.teacher_params(cell, 0)["training"]["epochs"] == 2  # no more than the config has
     assert plan.student_params(cell, "at", 0)["training"]["epochs"] == 5
     assert {task.file.parts[0] for task in run.select(plan, options)} == {"trial"}
-    with pytest.raises(SystemExit):
-        run.main([*OPTIONS, "--epochs", "5", "--results", "trial", "--publish", "x"])
+    assert main([*OPTIONS, "--epochs", "5", "--results", "trial", "--publish", "x"]) == 2
     assert "a trial (--epochs) is not a result" in capsys.readouterr().err
 
 
 def test_only_what_is_needed_is_selected(here):
-    def names(*arguments):
-        options = run._options([*OPTIONS, *arguments])
-        return [task.name for task in run.select(run.read_plan(options, options.set), options)]
+    def names(*settings, **asked):
+        options = selection.Options(Path("config.yaml"), **asked)
+        return [task.name for task in run.select(run.read_plan(options, settings), options)]
 
     cell = "synthetic/pyg/gat"
-    assert names("--methods", "supervised") == ["data/synthetic", f"{cell}/supervised/0", f"{cell}/supervised/1"]
-    assert names("--methods", "teacher", "--seeds", "2") == ["data/synthetic", f"{cell}/teacher/1"]
-    assert names("--methods", "at", "--seeds", "0-1") == ["data/synthetic", f"{cell}/teacher/0", f"{cell}/at/0"]
-    one_each = names("--methods", "at", "--set", "execution.seeds_per_job=1")
+    assert names(methods=("supervised",)) == ["data/synthetic", f"{cell}/supervised/0", f"{cell}/supervised/1"]
+    assert names(methods=("teacher",), seeds=[2]) == ["data/synthetic", f"{cell}/teacher/1"]
+    assert names(methods=("at",), seeds=[0, 1]) == ["data/synthetic", f"{cell}/teacher/0", f"{cell}/at/0"]
+    one_each = names("execution.seeds_per_job=1", methods=("at",))
     assert one_each == ["data/synthetic", *[f"{cell}/{m}/{s}" for m in ("teacher", "at") for s in range(3)]]
 
 
@@ -336,8 +334,8 @@ def test_a_selected_job_trains_the_seeds_that_were_asked_for(here):
 
 
 def test_what_is_tuned_waits_for_its_trials_and_these_for_their_teachers(here):
-    options = run._options([*OPTIONS, "--methods", "at", "supervised", "--seeds", "0", "--set", "tune.trials=3"])
-    tasks = {task.name: task for task in run.select(run.read_plan(options, options.set), options)}
+    options = selection.Options(Path("config.yaml"), methods=("at", "supervised"), seeds=[0])
+    tasks = {task.name: task for task in run.select(run.read_plan(options, ["tune.trials=3"]), options)}
     tuning, cell = "tuning/synthetic/gat", "synthetic/pyg/gat"
     teacher = f"tuning/{cell}/teacher"
     assert tasks[f"{cell}/at/0"].needs == ("data/synthetic", f"{cell}/teacher/0", f"{tuning}/at")
@@ -351,7 +349,7 @@ def test_what_is_tuned_waits_for_its_trials_and_these_for_their_teachers(here):
 def test_tuning_without_snakemake(tmp_path):
     folder = write_project(tmp_path / "project")
     epochs = "datasets.synthetic.pairs.gat.training.epochs=2"
-    settings = ("--methods", "supervised", "--set", epochs, "--set", "tune.trials=2", "--set", "tune.seeds=1")
+    settings = ("--method", "supervised", "--set", epochs, "--set", "tune.trials=2", "--set", "tune.seeds=1")
     status, output = call(folder, *settings, "--publish", "toy")
     assert status == 0 and "2 of 2 trials run" in output
     chosen = json.loads((folder / "results/reference/toy/tuning/synthetic/gat/supervised.json").read_text())["chosen"]
@@ -398,8 +396,7 @@ from pathlib import Path
 
 import torch
 
-from distillbench.data import Dataset, GraphData, Split
-from distillbench.params import Parameters
+from distillbench.plugin import Dataset, GraphData, Parameters, Split
 
 
 class FromAFile(Dataset):

@@ -14,17 +14,17 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from distillbench import warm
-from distillbench.spent import read_spent
+from distillbench.durations import read_spent
+from distillbench.jobs import warm
 from tests.needs import needs_dgl
 
-WORKFLOW = Path(warm.__file__).parents[1]
+WORKFLOW = Path(warm.__file__).parents[2]
 JOBS = """
 import os, sys, time
 from pathlib import Path
 
 def greet(name):
-    modules = [m for m in ("dgl", "pandas", "torch", "distillbench.models") if m in sys.modules]
+    modules = [m for m in ("dgl", "pandas", "torch", "distillbench.models.gnn") if m in sys.modules]
     return f"hello {name} from {os.getpid()} in {Path.cwd().name}, {os.environ['COLOUR']}, {modules}"
 
 def fail():
@@ -69,7 +69,7 @@ def client(tmp_path, owner):
 
     def start(function, arguments=None, owner=owner, library="tables", folder="here", **environment):
         call = f"call('myjobs:{function}', {arguments or {}}, log='log', library='{library}')"
-        code = f"from distillbench.warm import call; {call}"
+        code = f"from distillbench.jobs.warm import call; {call}"
         path = f"{WORKFLOW}:{tmp_path}"
         environment = {**os.environ, "PYTHONPATH": path, "COLOUR": "green", "DISTILLBENCH_OWNER": owner, **environment}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -250,7 +250,7 @@ def test_the_server_ends_with_its_owner(client):
     owner = subprocess.Popen(["sleep", "3600"])
     name = name_of(owner)
     client("greet", {"name": "x"}, owner=name).communicate(timeout=120)
-    servers = [p for p in psutil.process_iter() if f"distillbench.warm tables {name} " in " ".join(_command(p))]
+    servers = [p for p in psutil.process_iter() if f"distillbench.jobs.warm tables {name} " in " ".join(_command(p))]
     assert len(servers) == 1
     owner.kill()
     owner.wait()

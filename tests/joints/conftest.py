@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from distillbench.data import read_data
-from distillbench.jobs import Job, prepare_data
+from distillbench.data.graph_data import read_data
+from distillbench.jobs.data import prepare_data
+from distillbench.jobs.train import Job
 from distillbench.paths import Cell
-from distillbench.plan import Plan, make_plan
+from distillbench.plan.plan import Plan, make_plan
 from distillbench.record import Record, read_shard
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from distillbench.cards import read_card, write_card
-from distillbench.jobs import Job
+from distillbench.data.cards import read_card, write_card
+from distillbench.jobs.train import Job
 from distillbench.record import file_digest, write_record, write_shard
 
 from .conftest import ROOT
@@ -18,33 +18,35 @@ from .conftest import ROOT
 PACKAGE = ROOT / "workflow/distillbench"
 # What a run imports and no result depends on: editing one of these must not train anything anew.
 DECIDES_NOTHING = {
-    "__init__.py": "empty",
-    "allocator.py": "how memory is kept, not what is in it",
-    "archives.py": "reads raw data: a source of data sets, whose digest is in the key",
-    "backends/__init__.py": "finds the library's module",
-    "cards.py": "describes data sets",
-    "checks.py": "refuses configs",
-    "claims.py": "reads published results",
-    "config.py": "checks values, which are in the key themselves",
-    "config_files.py": "reads YAML",
-    "demands.py": "what a batch system is asked for",
-    "grid.py": "makes the job's parameters, which are in the key",
-    "jobs.py": "keys, files and records",
+    "__init__.py": "the version",
+    "training/allocator.py": "how memory is kept, not what is in it",
+    "data/archives.py": "reads raw data: a source of data sets, whose digest is in the key",
+    "models/backends/__init__.py": "finds the library's module",
+    "data/cards.py": "describes data sets",
+    "plan/checks.py": "refuses configs",
+    "plan/published.py": "reads published results",
+    "config/config.py": "checks values, which are in the key themselves",
+    "config/yaml_files.py": "reads YAML",
+    "plan/resources.py": "what a batch system is asked for",
+    "plan/grid.py": "makes the job's parameters, which are in the key",
+    "jobs/data.py": "writes what was loaded",
+    "jobs/train.py": "keys, files and records",
     "locks.py": "who may write",
     "params.py": "checks values, which are in the key themselves",
     "paths.py": "where files are",
-    "plan.py": "makes the job's parameters, which are in the key",
+    "plan/plan.py": "makes the job's parameters, which are in the key",
+    "plugin.py": "names of what is elsewhere",
     "plugins.py": "loads files, which are sources themselves",
     "record.py": "writes files",
-    "sources.py": "the lists under test",
-    "spent.py": "what took how long",
-    "tuning.py": "puts chosen values among the job's parameters, which are in the key",
-    "variants.py": "makes the job's parameters, which are in the key",
+    "plan/sources.py": "the lists under test",
+    "durations.py": "what took how long",
+    "plan/tuning.py": "puts chosen values among the job's parameters, which are in the key",
+    "config/variants.py": "makes the job's parameters, which are in the key",
 }
 FRESH = """
 import json, sys
 sys.path[:0] = {path!r}
-from distillbench.jobs import {function}
+from distillbench.jobs.{module} import {function}
 {function}(**json.loads(sys.stdin.read()))
 print(json.dumps([m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)]))
 """
@@ -52,7 +54,8 @@ print(json.dumps([m.__file__ for m in list(sys.modules.values()) if getattr(m, "
 
 def imported(function: str, arguments: dict[str, Any]) -> set[Path]:
     """The project's own files that a process which runs a job imports."""
-    code = FRESH.format(path=[str(ROOT / "workflow"), str(ROOT)], function=function)
+    module = {"train": "train", "prepare_data": "data"}[function]
+    code = FRESH.format(path=[str(ROOT / "workflow"), str(ROOT)], module=module, function=function)
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, input=json.dumps(arguments), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -63,7 +66,7 @@ def imported(function: str, arguments: dict[str, Any]) -> set[Path]:
 
 def undecided(files: set[Path], sources: set[Path], *besides: str) -> set[str]:
     """Those that are no source and not known to decide nothing."""
-    nothing = {PACKAGE / name for name in (*DECIDES_NOTHING, *besides)}
+    nothing = {PACKAGE / name for name in (*DECIDES_NOTHING, *besides)} | set(PACKAGE.glob("*/__init__.py"))
     assert all(file.is_file() for file in nothing)
     return {str(file) for file in files - sources - nothing}
 
@@ -84,8 +87,8 @@ def test_every_module_that_a_fresh_run_imports_is_a_source_or_is_known_to_decide
         runs.train("one_graph")
     job = runs.arguments("one_graph", method)
     files, sources = imported("train", job), {Path(file).resolve() for file in job["sources"]}
-    assert len(files & sources) > 15 and PACKAGE / "experiment.py" in files
-    loads_methods = ["combination.py"] if method == "teacher" else []  # and a teacher has none
+    assert len(files & sources) > 15 and PACKAGE / "training/experiment.py" in files
+    loads_methods = ["distillation/combination.py"] if method == "teacher" else []  # and a teacher has none
     assert undecided(files, sources, *loads_methods) == set()
 
 
@@ -96,9 +99,9 @@ def test_every_module_that_a_data_job_imports_is_a_source_or_is_known_to_decide_
         **runs.plan.data_params("one_graph"),
     }  # fmt: skip
     files = imported("prepare_data", arguments)
-    sources = {Path(file).resolve() for file in (*runs.plan.data_sources(), arguments["file"])}
-    assert PACKAGE / "data.py" in files
-    assert undecided(files, sources, "seeds.py", "specs.py") == set()  # of splits and models
+    sources = {Path(file).resolve() for file in (*runs.plan.data_sources("one_graph"), arguments["file"])}
+    assert PACKAGE / "data/graph_data.py" in files
+    assert undecided(files, sources, "seeds.py", "config/specs.py") == set()  # of splits and models
 
 
 # keys

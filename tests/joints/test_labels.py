@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillbench import experiment
-from distillbench.data import write_data
+from distillbench.data.graph_data import write_data
 from distillbench.plugins import load
+from distillbench.training import experiment
 
 from .by_hand import accuracy, gcn, micro_f1, mlp
 from .conftest import drawn

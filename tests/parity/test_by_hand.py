@@ -13,13 +13,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distillbench.backends import get_backend, missing_reason
-from distillbench.backends.base import Graph
-from distillbench.data import GraphData
-from distillbench.models import GNN, canonical_state, initialise, load_canonical
-from distillbench.neighbours import StaticNeighbours, StaticPoints
+from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec
+from distillbench.data.graph_data import GraphData
+from distillbench.data.neighbours import StaticNeighbours, StaticPoints
+from distillbench.models.backends import get_backend, missing_reason
+from distillbench.models.backends.base import Graph
+from distillbench.models.gnn import GNN, canonical_state, initialise, load_canonical
 from distillbench.seeds import generator
-from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
 
 BACKENDS = [
     pytest.param(name, marks=pytest.mark.skipif(missing_reason(name) is not None, reason=f"{name} is not installed"))

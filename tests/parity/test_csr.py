@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distillbench.backends import get_backend, missing_reason
-from distillbench.backends.adjacency import Batched, adjacency
-from distillbench.backends.base import Graph
-from distillbench.backends.csr_functions import attention, edge_moments, neighbour_max, neighbour_sum
-from distillbench.models import GNN, initialise
-from distillbench.specs import GATSpec
+from distillbench.config.specs import GATSpec
+from distillbench.models.backends import get_backend, missing_reason
+from distillbench.models.backends.adjacency import Batched, adjacency
+from distillbench.models.backends.base import Graph
+from distillbench.models.backends.csr_functions import attention, edge_moments, neighbour_max, neighbour_sum
+from distillbench.models.gnn import GNN, initialise
 
 # sorted by destination, sources of a node in no order; nodes 2 and 4 have no incoming edge, node 6 no outgoing one,
 # node 5 a self-loop

@@ -8,16 +8,16 @@ import itertools
 import pytest
 import torch
 
-from distillbench.backends import get_backend, missing_reason
-from distillbench.inputs import Inputs
-from distillbench.models import (
+from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec
+from distillbench.models.backends import get_backend, missing_reason
+from distillbench.models.gnn import (
     GNN,
     canonical_state,
     count_parameters,
     initialise,
     load_canonical,
 )
-from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
+from distillbench.training.inputs import Inputs
 
 TOLERANCE = 1e-5
 NODE_MODELS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distillbench.catalogue import catalogue, main
+from distillbench.contract.catalogue import catalogue, write_catalogue
 from distillbench.plugins import available
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +26,7 @@ Cost: linear.
 
 from typing import Annotated
 
-from distillbench.method import Method
-from distillbench.params import Choice, LayerPair, LayerPairs, Parameters, Range
+from distillbench.plugin import Choice, LayerPair, LayerPairs, Method, Parameters, Range
 
 
 class LM(Method):
@@ -69,7 +68,7 @@ def section(text, name):
 
 
 def test_the_document_is_in_step_with_the_files():
-    assert (ROOT / "docs/methods.md").read_text() == catalogue(ROOT), "run python -m distillbench.catalogue"
+    assert (ROOT / "docs/methods.md").read_text() == catalogue(ROOT), "run distillbench docs"
 
 
 def test_every_method_has_a_row_a_section_and_a_source():
@@ -143,19 +142,20 @@ Excused from `derivative`: something is held constant.
 
 
 def test_check_writes_nothing_and_says_what_to_do(root, capsys):
-    assert main(["--check"], root) == 1
-    assert capsys.readouterr().err.endswith(
-        "methods.md is not what methods/ says: run python -m distillbench.catalogue\n"
-    )
+    assert write_catalogue(root, checking=True) == 1
+    assert capsys.readouterr().err.endswith("methods.md is not what methods/ says: run distillbench docs\n")
     assert not (root / "docs").exists()
-    assert main([], root) == 0
-    assert main(["--check"], root) == 0
+    assert write_catalogue(root) == 0
+    assert write_catalogue(root, checking=True) == 0
     (root / "methods/log_match.py").write_text(METHOD.replace("linear", "quadratic"))
-    assert main(["--check"], root) == 1
+    assert write_catalogue(root, checking=True) == 1
 
 
 def test_it_imports_no_torch(root):
-    code = "import sys; from distillbench.catalogue import main; main([]); print('torch' in sys.modules)"
+    code = (
+        "import sys; from distillbench.contract.catalogue import write_catalogue; from pathlib import Path; "
+        "write_catalogue(Path()); print('torch' in sys.modules)"
+    )
     environment = {"PYTHONPATH": str(ROOT / "workflow")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env=environment)
     assert (done.stdout, done.stderr) == ("False\n", "")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distillbench.config import ConfigError
-from distillbench.plan import make_plan
+from distillbench.config.config import ConfigError
+from distillbench.plan.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 VALID = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
@@ -92,8 +92,7 @@ def test_every_problem_is_reported_at_once():
 
 def plugin_for(folder, name, declares):
     (folder / f"{name}.py").write_text(
-        "from distillbench.method import Method\n"
-        "from distillbench.params import ALL_TASKS, NODE_CLASSES, SINGLE_LABEL_TASKS\n"
+        "from distillbench.plugin import ALL_TASKS, NODE_CLASSES, SINGLE_LABEL_TASKS, Method\n"
         f"class Single(Method):\n    paper, {declares}\n"
     )
     return str(folder)

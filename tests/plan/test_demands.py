@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distillbench.config import ConfigError
-from distillbench.demands import Demand
+from distillbench.config.config import ConfigError
 from distillbench.paths import Cell
-from distillbench.plan import make_plan
+from distillbench.plan.plan import make_plan
+from distillbench.plan.resources import Demand
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "config/config.yaml").read_text())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distillbench.config import Compare, Config, Execution, Protocol
+from distillbench.config.config import Compare, Config, Execution, Protocol
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from distillbench import grid
-from distillbench.config import OFFICIAL, Protocol
+from distillbench.config.config import OFFICIAL, Protocol
 from distillbench.paths import Cell
-from distillbench.plan import make_plan
+from distillbench.plan import grid
+from distillbench.plan.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -22,7 +22,7 @@ def planned(**changes):
 
 def test_planning_imports_no_torch():
     code = (
-        "import sys, yaml; from pathlib import Path; from distillbench.plan import make_plan;"
+        "import sys, yaml; from pathlib import Path; from distillbench.plan.plan import make_plan;"
         f"root = Path({str(ROOT)!r}); values = yaml.safe_load((root / 'config/config.yaml').read_text());"
         "make_plan(values, [], root).shard_files(); print('torch' in sys.modules, 'mlflow' in sys.modules)"
     )
@@ -239,7 +239,7 @@ def test_the_files_of_the_code_are_those_of_every_run():
 
 
 def test_two_parts_of_one_file_are_one_source():
-    """Rules give a job each file once, distillbench.run as the plan does: the same digest of the code."""
+    """Rules give a job each file once, distillbench.jobs.run as the plan does: the same digest of the code."""
     combined = {"lsp-cosine": {"method": "lsp", "kernel": "cosine"}, "lsp+lsp-cosine": None}
     files = planned(methods={**VALUES["methods"], **combined}).student_sources("digits", "pyg", "lsp+lsp-cosine")
     assert len(files) == len(set(files))

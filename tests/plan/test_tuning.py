@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distillbench import grid
-from distillbench.config import TUNING_SEEDS_FROM, ConfigError, Tune
-from distillbench.plan import make_plan
+from distillbench.config.config import TUNING_SEEDS_FROM, ConfigError, Tune
+from distillbench.plan import grid
+from distillbench.plan.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
@@ -115,5 +115,5 @@ def test_a_method_file_and_a_given_value_concern_their_own_tuning_only():
         assert (before.tuning_params(cell, method) == after.tuning_params(cell, method)) == (method != "kd")
         sources = before.tuning_sources(cell.dataset, cell.backend, method)
         assert {Path(file).stem for file in sources if Path(file).parent.name == "methods"} == {method}
-        assert any(file.endswith("study.py") for file in sources) and all(Path(file).is_file() for file in sources)
+        assert any(file.endswith("jobs/tune.py") for file in sources) and all(Path(file).is_file() for file in sources)
     assert "alpha" not in after.tuning_params(cell, "kd")["space"]["method"]

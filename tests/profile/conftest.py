@@ -6,10 +6,10 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from distillbench.data import GraphData, Split, symmetric_with_loops
-from distillbench.inputs import Inputs
-from distillbench.models import GNN, initialise
-from distillbench.specs import ModelSpec
+from distillbench.config.specs import ModelSpec
+from distillbench.data.graph_data import GraphData, Split, symmetric_with_loops
+from distillbench.models.gnn import GNN, initialise
+from distillbench.training.inputs import Inputs
 
 NODES, FEATURES, CLASSES = 50, 6, 3
 CLOUDS, POINTS = 6, 8
@@ -63,7 +63,7 @@ def small(one_thread):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Timing as short as it can be: what is tested is not how fast this machine is."""
-    from distillbench import measuring
+    from distillbench.profiling import measure
 
     for name in ("WARM_UP_SECONDS", "MIN_SECONDS", "MAX_SECONDS"):
-        monkeypatch.setattr(measuring, name, 0.02)
+        monkeypatch.setattr(measure, name, 0.02)

@@ -5,8 +5,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from distillbench.config import ConfigError, Profile, read_config
-from distillbench.energy import energy_of
+from distillbench.config.config import ConfigError, Profile, read_config
+from distillbench.profiling.energy import energy_of
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_anything_else_is_refused_by_name(given, says):
 def test_the_country_reaches_the_job():
     from pathlib import Path
 
-    from distillbench.plan import make_plan
+    from distillbench.plan.plan import make_plan
 
     root = Path(__file__).parents[2]
     for given, energy in (({"energy": "DEU"}, "DEU"), (True, None)):

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distillbench import exported as forms
-from distillbench.exported import Deployed, exported, onnx_runtime
+from distillbench.profiling import exported as forms
+from distillbench.profiling.exported import Deployed, exported, onnx_runtime
 
 MLP = {"model": "mlp", "hidden": 4}
 

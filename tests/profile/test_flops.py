@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch_geometric.nn import MessagePassing
 
-from distillbench.backends import get_backend
-from distillbench.flops import dense_flops, edge_flops
+from distillbench.models.backends import get_backend
+from distillbench.profiling.flops import dense_flops, edge_flops
 
 NODES, FEATURES, CLASSES = 50, 6, 3  # of the small data
 
@@ -90,7 +90,7 @@ def messages_of_dgl(model, monkeypatch):
 
 
 def messages_of_csr(model, monkeypatch):
-    from distillbench.backends import csr
+    from distillbench.models.backends import csr
 
     seen, neighbour_sum, attention = [], csr.neighbour_sum, csr.attention
 

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from distillbench.peak_memory import in_fresh_process, peak_memory_mb
+from distillbench.profiling.peak_memory import in_fresh_process, peak_memory_mb
 
 CPU = torch.device("cpu")
 # MB, of 32 or more: Linux (from 6.2 on) counts resident pages on each processor and adds them up in batches, so a
@@ -58,7 +58,7 @@ def test_each_call_has_a_process_of_its_own_and_leaves_nothing_behind():
 
 
 def test_elsewhere_than_on_linux_it_is_a_new_interpreter(monkeypatch):
-    monkeypatch.setattr("distillbench.peak_memory.sys.platform", "darwin")
+    monkeypatch.setattr("distillbench.profiling.peak_memory.sys.platform", "darwin")
     asked = []
     get_context = multiprocessing.get_context
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: asked.append(kind) or get_context("fork"))

@@ -5,13 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from distillbench.pareto import pareto_table
-from distillbench.profile_table import COLUMNS, SIZE, SPEED, notes, profile_row
-from distillbench.publish import _costs
+from distillbench.jobs.tables import collect_profiles
 from distillbench.record import RecordError, write_sealed
-from distillbench.report_tables import profiles_tables, read_table
-from distillbench.reports import collect_profiles
-from distillbench.tables import write_csv
+from distillbench.report.publish import _costs
+from distillbench.report.tables import profiles_tables, read_table
+from distillbench.runs import write_csv
+from distillbench.statistics.pareto import pareto_table
+from distillbench.tables.profiles import COLUMNS, SIZE, SPEED, notes, profile_row
 
 PROFILE = {
     "dataset": "toy", "backend": "pyg", "pair": "gat", "role": "student", "model": {"model": "mlp", "hidden": 4},

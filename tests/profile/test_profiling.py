@@ -8,18 +8,18 @@ import pandas as pd
 import pytest
 import torch
 
-from distillbench import profiling
-from distillbench.config import Training
-from distillbench.data import write_data
-from distillbench.measuring import Pass, _one_graph, block_times_ms, epoch_seconds, limited, measure
-from distillbench.models import GNN, canonical_state
-from distillbench.plan import make_plan
+from distillbench.config.config import Training
+from distillbench.data.graph_data import write_data
+from distillbench.jobs.tables import collect_profiles
+from distillbench.models.gnn import GNN, canonical_state
+from distillbench.plan.plan import make_plan
 from distillbench.plugins import load
-from distillbench.profile_table import COLUMNS
-from distillbench.profiling import combined, profile_pair
+from distillbench.profiling import profile as profiling
+from distillbench.profiling.measure import Pass, _one_graph, block_times_ms, epoch_seconds, limited, measure
+from distillbench.profiling.profile import combined, profile_pair
 from distillbench.record import RecordError
-from distillbench.reports import collect_profiles
-from distillbench.train import fit
+from distillbench.tables.profiles import COLUMNS
+from distillbench.training.fit import fit
 
 ROOT = Path(__file__).parents[2]
 NODES, FEATURES, CLASSES = 50, 6, 3  # of the small data
@@ -117,16 +117,16 @@ def test_a_student_is_measured_as_deployed_too(small, backend):
 
 
 def test_energy_is_measured_where_it_is_asked_for(small, backend, monkeypatch):
-    from distillbench.energy import Energy
+    from distillbench.profiling.energy import Energy
 
     asked = []
     monkeypatch.setattr(
-        "distillbench.measuring.energy_of", lambda run, country: asked.append(country) or Energy("ok", 0.5)
+        "distillbench.profiling.measure.energy_of", lambda run, country: asked.append(country) or Energy("ok", 0.5)
     )
     assert "energy_joules" not in measured(small, {"model": "mlp", "hidden": 4}, backend).samples
     found = measured(small, {"model": "mlp", "hidden": 4}, backend, energy="DEU")
     assert asked == ["DEU"] and found.samples["energy_joules"] == [0.5]
-    monkeypatch.setattr("distillbench.measuring.energy_of", lambda *_: Energy("codecarbon is not installed"))
+    monkeypatch.setattr("distillbench.profiling.measure.energy_of", lambda *_: Energy("codecarbon is not installed"))
     found = measured(small, {"model": "mlp", "hidden": 4}, backend, energy="DEU")
     assert "energy_joules" not in found.samples and found.facts["energy_status"] == "codecarbon is not installed"
 
@@ -138,7 +138,7 @@ def test_figures_that_were_found_before_memory_ended_stay(small, backend, monkey
     def timed(*_):
         raise error
 
-    monkeypatch.setattr("distillbench.measuring.block_times_ms", timed)
+    monkeypatch.setattr("distillbench.profiling.measure.block_times_ms", timed)
     found = measured(small, {"model": "gcn", "hidden": 4}, backend)
     assert found.facts["inference_status"] == "out of memory" and found.facts["dense_flops"] > 0
     assert set(found.samples) == {"peak_memory_mb"}
@@ -165,7 +165,7 @@ def test_memory_is_of_the_second_forward_pass(small, backend, monkeypatch):
     calls, at_start = [], []
     forward = GNN.forward
     monkeypatch.setattr(GNN, "forward", lambda *a: (calls.append(1), forward(*a))[1])
-    monkeypatch.setattr("distillbench.measuring.peak_memory_mb", lambda *_: at_start.append(len(calls)) or 1.0)
+    monkeypatch.setattr("distillbench.profiling.measure.peak_memory_mb", lambda *_: at_start.append(len(calls)) or 1.0)
     assert measured(small, {"model": "gcn", "hidden": 4}, backend).samples["peak_memory_mb"] == [1.0]
     assert at_start == [1]
 
@@ -188,7 +188,7 @@ def test_a_teacher_is_trained_as_its_runs_are():
         training = plan.profile_params(cell)["training"]
         assert training["teacher"] == plan.teacher_params(cell, 0)["training"]
         assert training["teacher"]["learning_rate"] == rate and training["student"]["learning_rate"] == 0.003
-        assert any(file.endswith("profile_table.py") for file in plan.profile_sources("pyg"))
+        assert any(file.endswith("profiling/trust.py") for file in plan.profile_sources("pyg"))
 
 
 def test_a_function_is_warmed_up_before_it_is_timed(monkeypatch):
@@ -202,7 +202,7 @@ def test_a_function_is_warmed_up_before_it_is_timed(monkeypatch):
             assert 0 < threshold < 1 and min_run_time <= max_run_time
             return type("Measurement", (), {"times": [0.002, 0.003]})
 
-    monkeypatch.setattr("distillbench.measuring.Timer", Timer)
+    monkeypatch.setattr("distillbench.profiling.measure.Timer", Timer)
     assert block_times_ms(lambda: calls.append("call"), 2) == [2.0, 3.0]
     assert calls.index(("timed", 2)) >= 3
 
@@ -217,7 +217,7 @@ def test_epochs_are_timed_but_for_the_first(small, backend, monkeypatch):
         ends = zip(found.history, (9.0, 9.5, 10.25, 12.25), strict=True)
         return replace(found, history=[row | {"seconds": end} for row, end in ends])
 
-    monkeypatch.setattr("distillbench.measuring.fit", timed)
+    monkeypatch.setattr("distillbench.profiling.measure.fit", timed)
     inputs, split = small.inputs_of(small.ring(), backend)
     model = small.model_of({"model": "gcn", "hidden": 4}, backend)
     assert epoch_seconds(model, inputs, split, Training(epochs=200, patience=1)) == [0.5, 0.75, 2.0]

@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from distillbench import libraries, stats
-from distillbench.cards import write_card
-from distillbench.plan import make_plan
+from distillbench.data.cards import write_card
+from distillbench.plan.plan import make_plan
 from distillbench.record import Record, write_shard
-from distillbench.report_facts import facts_of
-from distillbench.tables import runs_table, write_csv, write_runs
+from distillbench.report.facts import facts_of
+from distillbench.runs import runs_table, write_csv, write_runs
+from distillbench.statistics import compare, libraries
 from tests.cards import card_of
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def write_results(folder, records):
     tables = folder / "tables"
     runs = runs_table(records, list(UPS))
     write_runs(runs, tables / "runs.csv", tables / "runs.parquet")
-    write_csv(stats.compare(runs), tables / "comparison.csv")
+    write_csv(compare.compare(runs), tables / "comparison.csv")
     write_csv(libraries.equivalence(runs), tables / "equivalence.csv")
     for dataset in pd.unique(runs["dataset"]):
         provenance = {"canonical": False, "remark": "a remark"}

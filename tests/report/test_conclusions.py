@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from distillbench import libraries, stats
-from distillbench.conclusions import conclusions, findings, overview
+from distillbench.statistics import compare, libraries
+from distillbench.statistics.conclusions import conclusions, findings, overview
 
 from ..stats.conftest import BASE, UP, runs_of, shifted
 from .conftest import compared, controls
@@ -217,7 +217,7 @@ def compared_runs(dgl=None, pyg=None):
         failed = {(method, seed): why for method, why in broken.items() for seed in range(10)}
         frames.append(runs_of(SCORES, backend=backend, dataset="digits", broken=failed))
     runs = pd.concat(frames, ignore_index=True)
-    comparison = stats.compare(runs)
+    comparison = compare.compare(runs)
     return findings(comparison, libraries.equivalence(runs), delta=0.01), overview(comparison)
 
 
@@ -267,18 +267,18 @@ def test_seeds_that_share_one_teacher_are_not_called_too_few():
     runs = runs_of(SCORES, dataset="digits").assign(
         weights=lambda frame: frame["role"].map({"teacher": "w"}).fillna("")
     )
-    (text,) = [text for text in findings(stats.compare(runs)) if "concluded" in text]
+    (text,) = [text for text in findings(compare.compare(runs)) if "concluded" in text]
     assert text.endswith("with PyG: 10 seeds share 1 teacher: nothing is known of others.")
 
 
 def test_a_higher_mean_of_fewer_seeds_is_named_and_not_called_the_highest():
     up = {("kd", seed): ("diverged", "loss is NaN") for seed in range(5)}
     runs = runs_of(SCORES | {"kd": shifted([0.05] * 10)}, dataset="digits", broken=up)
-    last = findings(stats.compare(runs))[-1]
+    last = findings(compare.compare(runs))[-1]
     assert last.startswith("On digits (gat), highest mean of those that finished the same seeds with PyG: at; ")
     assert last.endswith("; left out: kd (5 of 10).")
     runs = runs_of(SCORES | {"kd": shifted([-0.05] * 10)}, dataset="digits", broken=up)
-    assert findings(stats.compare(runs))[-1].startswith("On digits (gat), highest mean with PyG: at; ")
+    assert findings(compare.compare(runs))[-1].startswith("On digits (gat), highest mean with PyG: at; ")
 
 
 def test_all_conclusions_go_data_set_by_data_set_and_end_across_them():

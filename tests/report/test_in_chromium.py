@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
-from distillbench.report import write_report
+from distillbench.report.page import write_report
 from tests.needs import CHROMEDRIVER, CHROMIUM, needs_chromium
 
 pytestmark = needs_chromium

@@ -12,12 +12,12 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
-from distillbench.plan import make_plan
-from distillbench.report import write_report
-from distillbench.report_data import environment, pictures, spec_in_words
-from distillbench.report_facts import facts_of
-from distillbench.report_tables import comparison_tables, read_table
-from distillbench.tables import read_runs
+from distillbench.plan.plan import make_plan
+from distillbench.report.data import environment, pictures, spec_in_words
+from distillbench.report.facts import facts_of
+from distillbench.report.page import write_report
+from distillbench.report.tables import comparison_tables, read_table
+from distillbench.runs import read_runs
 
 from .conftest import CONFIG, HOSTILE, REASON, ROOT, UPS, records_of, write_results
 
@@ -325,11 +325,11 @@ def test_papers_of_the_methods_that_were_run_are_cited_once(page, plan):
 
 def test_facts_need_neither_torch_nor_pandas_and_the_page_no_torch():
     code = (
-        "import sys; from pathlib import Path; from distillbench.plan import make_plan;"
-        "from distillbench.report_facts import facts_of;"
+        "import sys; from pathlib import Path; from distillbench.plan.plan import make_plan;"
+        "from distillbench.report.facts import facts_of;"
         f"facts_of(make_plan({CONFIG!r}, [], Path({str(ROOT)!r})));"
         "print('torch' in sys.modules, 'pandas' in sys.modules);"
-        "import distillbench.report; print('torch' in sys.modules)"
+        "import distillbench.report.page; print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == ["False", "False", "False"]

@@ -9,7 +9,7 @@ import scikit_posthocs
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from distillbench import across
+from distillbench.statistics import across
 
 from .conftest import BASE, UP, runs_of, shifted
 

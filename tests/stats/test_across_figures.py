@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from distillbench import across, across_figures
-from distillbench.across_figures import MOST_IN_DIAGRAM, draw_across
-from distillbench.style import styled
+from distillbench.figures import across as across_figures
+from distillbench.figures.across import MOST_IN_DIAGRAM, draw_across
+from distillbench.figures.style import styled
+from distillbench.statistics import across
 
 from .conftest import BASE, runs_of
 

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from distillbench.jobs.tables import collect
 from distillbench.record import Record, RecordError, digest, write_shard
-from distillbench.reports import collect
 
 KNOWN = {
     "key": "k", "dataset": "digits", "backend": "pyg", "pair": "gat", "method": "lsp", "role": "student",

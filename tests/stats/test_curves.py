@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from distillbench.curves import _draw_method, draw_curves, median_curve
+from distillbench.figures.curves import _draw_method, draw_curves, median_curve
 
 
 def history(values, **columns):

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distillbench import figures, stats
+from distillbench.figures import scores
+from distillbench.statistics import compare
 
 GAIN = {"supervised": 0.0, "kd": 0.024, "lsp": 0.012}
 
@@ -41,9 +42,9 @@ def runs_of(*, backends=("pyg", "dgl"), pairs=("gat",), seeds=8, teacher=0.94, g
 @pytest.fixture
 def texts(tmp_path):
     def draw(runs, dataset="digits"):
-        comparison = stats.compare(runs, resamples=200)
+        comparison = compare.compare(runs, resamples=200)
         png, svg = tmp_path / "figure.png", tmp_path / "figure.svg"
-        figures.draw_dataset(runs, comparison, dataset, png=png, svg=svg)
+        scores.draw_dataset(runs, comparison, dataset, png=png, svg=svg)
         assert png.read_bytes().startswith(b"\x89PNG")
         return re.findall(r"<!-- (.*?) -->", svg.read_text(encoding="utf-8"), re.DOTALL)
 
@@ -102,20 +103,20 @@ def test_nothing_finished_is_drawn_too(texts):
 
 
 def test_the_axis_breaks_only_for_a_distant_teacher():
-    assert figures._scale(runs_of(teacher=0.94)).gap
-    assert figures._scale(runs_of(teacher=0.83)).gap is None
-    forth, back = figures._through([0, 5, 20, 24], [0, 5, 6, 10]), figures._through([0, 5, 6, 10], [0, 5, 20, 24])
+    assert scores._scale(runs_of(teacher=0.94)).gap
+    assert scores._scale(runs_of(teacher=0.83)).gap is None
+    forth, back = scores._through([0, 5, 20, 24], [0, 5, 6, 10]), scores._through([0, 5, 6, 10], [0, 5, 20, 24])
     x = np.array([-1.0, 0, 3, 5, 21, 24, 26])
     assert np.allclose(back(forth(x)), x) and np.all(np.diff(forth(x)) > 0)
 
 
 def test_equal_runs_give_equal_files(tmp_path):
     runs = runs_of()
-    comparison = stats.compare(runs, resamples=200)
+    comparison = compare.compare(runs, resamples=200)
     files = []
     for name in ("a", "b"):
         png, svg = tmp_path / f"{name}.png", tmp_path / f"{name}.svg"
-        figures.draw_dataset(runs, comparison, "digits", png=png, svg=svg)
+        scores.draw_dataset(runs, comparison, "digits", png=png, svg=svg)
         files.append((png.read_bytes(), svg.read_bytes()))
     assert files[0] == files[1]
 
@@ -123,4 +124,4 @@ def test_equal_runs_give_equal_files(tmp_path):
 def test_an_unknown_data_set_is_named(tmp_path):
     runs = runs_of()
     with pytest.raises(ValueError, match=r"no runs of 'cora' \(data sets: digits\)"):
-        figures.draw_dataset(runs, stats.compare(runs, resamples=50), "cora", png=tmp_path / "a", svg=tmp_path / "b")
+        scores.draw_dataset(runs, compare.compare(runs, resamples=50), "cora", png=tmp_path / "a", svg=tmp_path / "b")

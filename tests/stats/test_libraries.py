@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from distillbench import libraries
+from distillbench.statistics import libraries
 
 from .conftest import BASE, UP, runs_of, shifted
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distillbench.libraries import equivalence
-from distillbench.library_figures import draw_libraries
+from distillbench.figures.libraries import draw_libraries
+from distillbench.statistics.libraries import equivalence
 
 from .conftest import BASE, UP, runs_of, shifted
 

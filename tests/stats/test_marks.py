@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from distillbench import stats
-from distillbench.comparison_table import MEAN, write_comparison
-from distillbench.report_tables import comparison_tables, read_table
+from distillbench.report.tables import comparison_tables, read_table
+from distillbench.statistics import compare
+from distillbench.tables.comparison import MEAN, write_comparison
 
 from .conftest import BASE, UP, runs_of, shifted
 
@@ -100,7 +100,7 @@ def of_latex(text):
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("marks")
     paths = {kind: folder / f"comparison.{kind}" for kind in ("csv", "parquet", "html", "tex", "markdown")}
-    write_comparison(stats.compare(RUNS, resamples=200), **paths)
+    write_comparison(compare.compare(RUNS, resamples=200), **paths)
     return paths
 
 

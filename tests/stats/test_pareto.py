@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distillbench.pareto import ON_FRONTIER, PARETO_COLUMNS, frontier, pareto_table
-from distillbench.pareto_figures import draw_pareto
+from distillbench.figures.pareto import draw_pareto
+from distillbench.statistics.pareto import ON_FRONTIER, PARETO_COLUMNS, frontier, pareto_table
 
 from .conftest import BASE, UP, row_of, runs_of, shifted
 

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from distillbench import stats, tables
-from distillbench.config import Compare
-from distillbench.report_tables import read_table
+from distillbench.config.config import Compare
+from distillbench.report.tables import read_table
+from distillbench.runs import RUN_COLUMNS, read_runs, runs_of_csv, write_runs
+from distillbench.statistics import compare
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = sorted(path.parent for path in (ROOT / "results/reference").glob("*/comparison.csv"))
@@ -20,10 +21,10 @@ def test_there_are_published_runs():
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
 def test_published_tables_follow_from_the_published_runs(folder):
-    """Where this fails after a change of the statistics: python -m distillbench.publish --again."""
+    """Where this fails after a change of the statistics: python -m distillbench.report.publish --again."""
     facts = pd.read_json(folder / "provenance.json", typ="series")
     settings = Compare(**yaml.safe_load((ROOT / facts["config"]["file"]).read_text()).get("compare", {}))
-    found = stats.compare(tables.runs_of_csv(folder / "runs.csv"), **settings.model_dump())
+    found = compare.compare(runs_of_csv(folder / "runs.csv"), **settings.model_dump())
     published = read_table(folder / "comparison.csv")
     assert list(published.columns) == list(found.columns)
     for name in ("method", "verdict", "best", "n_ok", "n_pairs"):
@@ -33,9 +34,7 @@ def test_published_tables_follow_from_the_published_runs(folder):
 
 
 def test_a_table_of_runs_of_an_older_version_is_read(tmp_path):
-    runs = tables.runs_of_csv(ROOT / "results/reference/default/runs.csv")
-    assert list(runs.columns) == list(tables.RUN_COLUMNS)
-    tables.write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
-    pd.testing.assert_frame_equal(
-        tables.runs_of_csv(tmp_path / "runs.csv"), tables.read_runs(tmp_path / "runs.parquet")
-    )
+    runs = runs_of_csv(ROOT / "results/reference/default/runs.csv")
+    assert list(runs.columns) == list(RUN_COLUMNS)
+    write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
+    pd.testing.assert_frame_equal(runs_of_csv(tmp_path / "runs.csv"), read_runs(tmp_path / "runs.parquet"))

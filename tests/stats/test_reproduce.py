@@ -9,10 +9,12 @@ from io import StringIO
 import pandas as pd
 import pytest
 
-from distillbench import reproduce, tables
-from distillbench.cards import write_card
-from distillbench.claims import COLUMNS, PUBLISHED, ClaimsError, matching, mismatch, read_claims
+from distillbench.data.cards import write_card
+from distillbench.jobs import reproduce as reproduce_job
+from distillbench.plan.published import COLUMNS, PUBLISHED, ClaimsError, matching, mismatch, read_claims
 from distillbench.record import Record, RecordError
+from distillbench.runs import runs_table, write_runs
+from distillbench.statistics import reproduce
 from tests.cards import card_of
 
 HEADER = ",".join(COLUMNS)
@@ -38,7 +40,7 @@ def runs_of(metric="micro_f1", status="ok", **scores):
         )
         for method, values in scores.items() for seed, score in enumerate(values)
     ]  # fmt: skip
-    return tables.runs_table(records, list(scores))
+    return runs_table(records, list(scores))
 
 
 def compared(runs, claims, pair=PPI, card=CARD, **options):
@@ -347,10 +349,10 @@ def written(tmp_path):
 
     def write(runs, pairs, **fields):
         write_card(tmp_path / "data.json", card_of(**{"name": "ppi", "dataset": "ppi", **fields}))
-        tables.write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
+        write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
         outputs = {name: tmp_path / f"reproduction.{name}" for name in ("csv", "html", "markdown")}
         texts = {name: str(path) for name, path in outputs.items()}
-        said = reproduce.reproduce(str(tmp_path / "runs.parquet"), [str(tmp_path / "data.json")], pairs, texts)
+        said = reproduce_job.reproduce(str(tmp_path / "runs.parquet"), [str(tmp_path / "data.json")], pairs, texts)
         return said, {name: path.read_text(encoding="utf-8") for name, path in outputs.items()}
 
     return write
@@ -414,11 +416,14 @@ def test_without_pairs_the_table_is_empty_and_says_so(written):
 def test_a_damaged_card_is_named(tmp_path):
     (tmp_path / "data.json").write_text("{}")
     with pytest.raises(RecordError, match=r"data\.json: .*run snakemake again"):
-        reproduce.reproduce("runs.parquet", [str(tmp_path / "data.json")], [], {})
+        reproduce_job.reproduce("runs.parquet", [str(tmp_path / "data.json")], [], {})
 
 
 def test_reading_the_facts_imports_neither_torch_nor_pandas():
-    code = "import sys, distillbench.claims as c; c.read_claims(); assert not {'torch', 'pandas'} & set(sys.modules)"
+    code = (
+        "import sys, distillbench.plan.published as c; c.read_claims(); "
+        "assert not {'torch', 'pandas'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
-    code = "import sys, distillbench.reproduce; assert 'torch' not in sys.modules"
+    code = "import sys, distillbench.statistics.reproduce; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,14 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from distillbench.config import ConfigError
-from distillbench.data import GraphData, Split, symmetric_with_loops, write_data
-from distillbench.jobs import train
-from distillbench.paths import Cell, Paths
-from distillbench.plugins import load
-from distillbench.record import RecordError
-from distillbench.structure_figures import Observed, structure_figure, view_of
-from distillbench.structure_panels import (
+from distillbench.config.config import ConfigError
+from distillbench.data.graph_data import GraphData, Split, symmetric_with_loops, write_data
+from distillbench.figures.structure import Observed, structure_figure, view_of
+from distillbench.figures.structure_panels import (
     Panel,
     View,
     draw,
@@ -29,6 +25,10 @@ from distillbench.structure_panels import (
     project,
     rank_correlation,
 )
+from distillbench.jobs.train import train
+from distillbench.paths import Cell, Paths
+from distillbench.plugins import load
+from distillbench.record import RecordError
 
 ROOT = Path(__file__).parents[2]
 PAIR = Cell("synthetic", "pyg", "gat")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from distillbench import style, tables
-from distillbench.labels import Label, place_labels
+from distillbench.figures import style
+from distillbench.figures.labels import Label, place_labels
+from distillbench.wording import BACKENDS, backend_order
 
 
 def written(folder, draw):
@@ -46,7 +47,7 @@ def luminance(colour):
 
 
 def test_libraries_are_told_apart_without_colour():
-    looks = [style.library_look(backend) for backend in tables.BACKENDS]
+    looks = [style.library_look(backend) for backend in BACKENDS]
     assert len({look.marker for look in looks}) == len(looks) == 3
     grey = sorted(luminance(look.colour) + 0.05 for look in looks)
     assert all(lighter / darker > 1.2 for darker, lighter in pairwise(grey))
@@ -55,7 +56,7 @@ def test_libraries_are_told_apart_without_colour():
 
 
 def test_people_see_the_libraries_in_one_order_and_others_after_them():
-    assert sorted(["tensorflow", "csr", "dgl", "jax", "pyg"], key=tables.backend_order) == [
+    assert sorted(["tensorflow", "csr", "dgl", "jax", "pyg"], key=backend_order) == [
         "pyg", "dgl", "csr", "jax", "tensorflow",
     ]  # fmt: skip
 

@@ -9,9 +9,11 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from distillbench import stats, tables
-from distillbench.comparison_table import write_comparison
 from distillbench.record import Record, RecordError
+from distillbench.runs import RUN_COLUMNS, read_runs, runs_of_csv, runs_table, write_profiles, write_runs
+from distillbench.statistics import compare
+from distillbench.tables.comparison import write_comparison
+from distillbench.wording import signed
 
 BASE = [0.780, 0.795, 0.801, 0.787, 0.810, 0.792, 0.799, 0.782]
 UP = [0.011, 0.004, 0.017, 0.008, 0.023, 0.015, 0.002, 0.019]
@@ -49,7 +51,7 @@ def records(*, kd="kd", resplit=False, dgl_reason="dgl is not installed"):
 @pytest.fixture
 def written(tmp_path):
     def write(**options):
-        comparison = stats.compare(tables.runs_table(records(**options)), resamples=500)
+        comparison = compare.compare(runs_table(records(**options)), resamples=500)
         paths = {kind: tmp_path / f"comparison.{kind}" for kind in KINDS}
         write_comparison(comparison, **paths)
         return comparison, {kind: path.read_text(encoding="utf-8") for kind, path in paths.items() if kind != "parquet"}
@@ -77,28 +79,28 @@ class Text(HTMLParser):
 
 def test_runs_are_sorted_teacher_first_and_methods_as_asked():
     shuffled = sorted(records(), key=lambda r: (-r.seed, r.method))
-    runs = tables.runs_table(shuffled, ["supervised", "kd"])
-    assert list(runs.columns) == list(tables.RUN_COLUMNS)
+    runs = runs_table(shuffled, ["supervised", "kd"])
+    assert list(runs.columns) == list(RUN_COLUMNS)
     assert list(pd.unique(runs["backend"])) == ["dgl", "pyg"]
     pyg = runs[runs["backend"] == "pyg"]
     assert list(pd.unique(pyg["method"])) == ["teacher", "supervised", "kd"]
     assert list(pyg["seed"]) == [*range(8)] * 3
-    assert list(pd.unique(tables.runs_table(shuffled)["method"])) == ["teacher", "kd", "supervised"]
+    assert list(pd.unique(runs_table(shuffled)["method"])) == ["teacher", "kd", "supervised"]
 
 
 def test_a_run_that_is_not_ok_has_no_score():
-    runs = tables.runs_table([record("kd", 3, 0.9, status="diverged", reason="loss is NaN")])
+    runs = runs_table([record("kd", 3, 0.9, status="diverged", reason="loss is NaN")])
     assert runs["test"].isna().all() and runs["val"].isna().all()
     assert (runs["n_train"].iloc[0], runs["n_test"].iloc[0], runs["device"].iloc[0]) == (50, 1447, "cpu")
 
 
 def test_runs_survive_being_stored(tmp_path):
-    runs = tables.runs_table(records())
-    tables.write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
-    pd.testing.assert_frame_equal(tables.read_runs(tmp_path / "runs.parquet"), runs)
+    runs = runs_table(records())
+    write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
+    pd.testing.assert_frame_equal(read_runs(tmp_path / "runs.parquet"), runs)
     by_hand = pd.read_csv(tmp_path / "runs.csv")
     assert list(by_hand["test"].dropna()) == list(runs["test"].dropna()), "full precision"
-    assert tables.runs_table([]).empty
+    assert runs_table([]).empty
 
 
 @pytest.mark.parametrize("reason", ["=HYPERLINK(1)", "+1", "-1+1", "@SUM(1)", "\t=1", "a=1"])
@@ -108,24 +110,24 @@ def test_a_reason_is_no_formula_of_a_spreadsheet(tmp_path, reason):
     Provoked: records whose reasons begin with =, +, - and the like are written to the table of runs.
     Promised: in CSV files such a text begins with an apostrophe, and all else is as it was.
     """
-    runs = tables.runs_table([record("kd", 3, None, status="oom", reason=reason), *records()])
-    tables.write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
-    found = tables.runs_of_csv(tmp_path / "runs.csv")
+    runs = runs_table([record("kd", 3, None, status="oom", reason=reason), *records()])
+    write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
+    found = runs_of_csv(tmp_path / "runs.csv")
     shown = runs["reason"].where(runs["reason"] != reason, reason if reason == "a=1" else f"'{reason}")
     pd.testing.assert_frame_equal(found, runs.assign(reason=shown))
-    pd.testing.assert_frame_equal(tables.read_runs(tmp_path / "runs.parquet"), runs)
+    pd.testing.assert_frame_equal(read_runs(tmp_path / "runs.parquet"), runs)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1 nonsense", "truncated", "columns"])
 def test_a_corrupt_table_is_named(tmp_path, damage):
-    path, runs = tmp_path / "runs.parquet", tables.runs_table(records())
-    tables.write_runs(runs.drop(columns="seed") if damage == "columns" else runs, tmp_path / "runs.csv", path)
+    path, runs = tmp_path / "runs.parquet", runs_table(records())
+    write_runs(runs.drop(columns="seed") if damage == "columns" else runs, tmp_path / "runs.csv", path)
     if damage == "truncated":
         damage = path.read_bytes()[:-100]
     if damage != "columns":
         path.write_bytes(damage)
     with pytest.raises(RecordError, match=r"runs\.parquet: corrupt table: .*snakemake"):
-        tables.read_runs(path)
+        read_runs(path)
 
 
 def test_no_flipped_bit_of_a_table_goes_unnoticed(tmp_path):
@@ -134,13 +136,13 @@ def test_no_flipped_bit_of_a_table_goes_unnoticed(tmp_path):
     Provoked: 300 bits all over the file are flipped, one at a time.
     Promised: what is read is what was written, or the file is refused by name with what to do.
     """
-    path, runs = tmp_path / "runs.parquet", tables.runs_table(records())
-    tables.write_runs(runs, tmp_path / "runs.csv", path)
+    path, runs = tmp_path / "runs.parquet", runs_table(records())
+    write_runs(runs, tmp_path / "runs.csv", path)
     content, refused = path.read_bytes(), 0
     for place in range(0, len(content), max(1, len(content) // 300)):
         path.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
         try:
-            pd.testing.assert_frame_equal(tables.read_runs(path), runs)
+            pd.testing.assert_frame_equal(read_runs(path), runs)
         except RecordError as error:
             assert "runs.parquet: corrupt table: " in str(error)  # noqa: PT017
             refused += 1
@@ -149,7 +151,7 @@ def test_no_flipped_bit_of_a_table_goes_unnoticed(tmp_path):
 
 def test_a_missing_table_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="runs"):
-        tables.read_runs(tmp_path / "runs.parquet")
+        read_runs(tmp_path / "runs.parquet")
 
 
 # The comparison
@@ -158,7 +160,7 @@ def test_a_missing_table_is_a_missing_file(tmp_path):
 def test_csv_has_full_precision(written, tmp_path):
     comparison, _ = written()
     stored = pd.read_csv(tmp_path / "comparison.csv", keep_default_na=True)
-    assert list(stored.columns) == stats.COMPARISON_COLUMNS
+    assert list(stored.columns) == compare.COMPARISON_COLUMNS
     assert list(stored["diff"].dropna()) == list(comparison["diff"].dropna())
     assert list(stored["verdict"]) == list(comparison["verdict"])
 
@@ -221,10 +223,10 @@ def test_latex_is_balanced_and_escaped(written):
 
 def test_two_methods_only_and_nothing_at_all(tmp_path):
     paths = {kind: tmp_path / kind for kind in KINDS}
-    runs = tables.runs_table(r for r in records() if r.method != "teacher" and r.backend == "pyg")
-    write_comparison(stats.compare(runs, resamples=100), **paths)
+    runs = runs_table(r for r in records() if r.method != "teacher" and r.backend == "pyg")
+    write_comparison(compare.compare(runs, resamples=100), **paths)
     assert "teacher |" not in paths["markdown"].read_text(encoding="utf-8")
-    write_comparison(stats.compare(runs.head(0)), **paths)
+    write_comparison(compare.compare(runs.head(0)), **paths)
     assert paths["csv"].read_text(encoding="utf-8").startswith("dataset,backend,pair,method")
 
 
@@ -232,25 +234,23 @@ def test_all_failed_is_shown(tmp_path):
     paths = {kind: tmp_path / kind for kind in KINDS}
     broken = [record("kd", s, None, status="oom", reason="out of memory") for s in range(8)]
     alone = [record("supervised", s, base) for s, base in enumerate(BASE)]
-    write_comparison(stats.compare(tables.runs_table(alone + broken)), **paths)
+    write_comparison(compare.compare(runs_table(alone + broken)), **paths)
     text = paths["markdown"].read_text(encoding="utf-8")
     assert "| 0 / 8 |" in text and "all failed¹" in text and "seeds 0, 1, 2, 3, 4, 5, 6, 7 oom (out of memory)" in text
 
 
 def test_small_differences_are_signed_in_points():
-    assert [tables.signed(x) for x in (0.0231, -0.004, 0.0, -1e-9)] == ["+2.31", "−0.40", "0.00", "0.00"]
-    assert tables.signed(float("nan")) == "–"
+    assert [signed(x) for x in (0.0231, -0.004, 0.0, -1e-9)] == ["+2.31", "−0.40", "0.00", "0.00"]
+    assert signed(float("nan")) == "–"
 
 
 # The others
 
 
 def test_profiles(tmp_path):
-    tables.write_profiles(
-        [{"role": "teacher", "params": 3640748}, {"role": "student", "flops": 1.5}], tmp_path / "p.csv"
-    )
+    write_profiles([{"role": "teacher", "params": 3640748}, {"role": "student", "flops": 1.5}], tmp_path / "p.csv")
     assert (tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()[0] == "role,params,flops"
-    tables.write_profiles([], tmp_path / "p.csv")
+    write_profiles([], tmp_path / "p.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv"], "no drafts are left behind"
 
 
@@ -275,7 +275,7 @@ def compiled(folder, comparison):
 
 @needs_latex
 def test_latex_compiles_as_pasted_and_fits_its_page(tmp_path):
-    comparison = stats.compare(tables.runs_table(records(resplit=True)), resamples=500)
+    comparison = compare.compare(runs_table(records(resplit=True)), resamples=500)
     log = compiled(tmp_path, comparison)
     assert "Overfull" not in log and "too large" not in log
     compiled(tmp_path, comparison.assign(method=HOSTILE, note=f"{HOSTILE} \x1b[31m \x07"))
@@ -290,6 +290,6 @@ def test_a_long_table_is_divided_into_floats_that_fit(tmp_path):
         for number, method in enumerate(["supervised", *methods])
         for seed, base in enumerate(BASE)
     ]
-    log = compiled(tmp_path, stats.compare(tables.runs_table(runs), resamples=50))
+    log = compiled(tmp_path, compare.compare(runs_table(runs), resamples=50))
     assert "Overfull" not in log and "too large" not in log
     assert (tmp_path / "comparison.tex").read_text().count(r"\begin{table*}") == 2

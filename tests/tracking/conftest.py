@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distillbench.record import Record, write_record
-from distillbench.tracking import sync
+from distillbench.tracking.sync import sync
 
 LOSS = [0.9, 0.5, 0.4]
 VAL = [0.6, 0.8, 0.7]

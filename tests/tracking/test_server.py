@@ -17,9 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distillbench.mlflow_store import TrackingError, import_mlflow
-from distillbench.server import _postgres, main, serve
+from distillbench.cli import main
 from distillbench.tracking import sync
+from distillbench.tracking.server import _postgres, serve
+from distillbench.tracking.store import TrackingError, import_mlflow
 from tests.needs import POSTGRES, WITHOUT_POSTGRES, needs_postgres
 from tests.tracking.conftest import free_port, put, record
 
@@ -43,7 +44,7 @@ def shared_folder():
 
 
 class Server:
-    """`python -m distillbench.server` with the name that a proxy in front of it has."""
+    """`distillbench server` with the name that a proxy in front of it has."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -52,7 +53,16 @@ class Server:
         self.process = None
 
     def begin(self, *options):
-        command = [sys.executable, "-m", "distillbench.server", "--folder", self.folder.name, "--port", str(self.port)]
+        command = [
+            sys.executable,
+            "-m",
+            "distillbench",
+            "server",
+            "--folder",
+            self.folder.name,
+            "--port",
+            str(self.port),
+        ]
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
                 [*command, "--allowed-hosts", NAME, *options],
@@ -310,7 +320,7 @@ def test_a_second_server_in_one_folder_is_refused(server, capsys):
     Provoked: the command is run again, with another port.
     Promised: it says that one is running and ends; the first goes on.
     """
-    assert main(["--folder", str(server.folder), "--port", str(free_port())]) == 1
+    assert main(["server", "--folder", str(server.folder), "--port", str(free_port())]) == 1
     assert "a tracking server is already running" in capsys.readouterr().err
     assert server.process.poll() is None and alive([server.postgres()])
 
@@ -319,7 +329,7 @@ def test_a_second_server_in_one_folder_is_refused(server, capsys):
 def test_whatever_ends_the_server_ends_all_of_it(server, sign):
     """Fault: the terminal of the tracking server is closed, or the process is killed.
 
-    Provoked: SIGHUP and SIGKILL to the process of `python -m distillbench.server` alone.
+    Provoked: SIGHUP and SIGKILL to the process of `distillbench server` alone.
     Promised: PostgreSQL and MLflow end as well, and the next start goes on (the tests after this one need it).
     """
     everything, socket_folder = server.everything(), socket_folder_of(server.postgres())
@@ -361,7 +371,7 @@ def test_a_lost_password_is_told_how_to_be_made_anew(server, results, monkeypatc
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(PATIENCE) == 143
     (server.folder / "admin-password").unlink()
-    assert main(["--folder", str(server.folder), "--port", str(server.port)]) == 1
+    assert main(["server", "--folder", str(server.folder), "--port", str(server.port)]) == 1
     assert "admin-password is gone" in (said := capsys.readouterr().err)
     assert f"--folder {server.folder} --new-password" in said
     server.start("--new-password")
@@ -430,8 +440,8 @@ def test_beyond_this_machine_the_server_has_to_know_its_names(tmp_path, capsys):
     """
     with pytest.raises(TrackingError, match=r"--host 0\.0\.0\.0: .*--allowed-hosts"):
         serve(tmp_path, "0.0.0.0", 5000, None)
-    assert main(["--folder", str(tmp_path), "--host", "0.0.0.0"]) == 1
-    assert "distillbench.server: --host 0.0.0.0" in capsys.readouterr().err
+    assert main(["server", "--folder", str(tmp_path), "--host", "0.0.0.0"]) == 1
+    assert "Error: --host 0.0.0.0" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from distillbench.mlflow_views import view_tags
-from distillbench.tracking import sync
+from distillbench.tracking.sync import sync
+from distillbench.tracking.views import view_tags
 
 from .conftest import client, put, record, runs
 

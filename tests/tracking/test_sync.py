@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from distillbench import tracking
-from distillbench.cards import write_card
-from distillbench.mlflow_store import TrackingError
-from distillbench.tracking import sync
+from distillbench.cli import main
+from distillbench.data.cards import write_card
+from distillbench.tracking import sync as tracking
+from distillbench.tracking.store import TrackingError
+from distillbench.tracking.sync import sync
 from tests.cards import card_of
 
 from .conftest import LOSS, VAL, client, ids, put, record, runs
 
-WORKFLOW = Path(tracking.__file__).parents[1]
+WORKFLOW = Path(tracking.__file__).parents[2]
 
 
 def milliseconds(time: str) -> int:
@@ -173,7 +174,7 @@ def test_a_run_that_was_deleted_in_the_page_comes_back(results: Path) -> None:
 def test_a_corrupt_record_is_named_and_the_others_are_synced(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corrupt = results / "runs/digits/pyg/gat/kd/seed-0.json"
     corrupt.write_text(corrupt.read_text().replace("0.75", "0.99"))
-    assert tracking.main(["sync", "--results", str(results)]) == 1
+    assert main(["sync", "--results", str(results)]) == 1
     output = capsys.readouterr()
     assert f"{corrupt}: corrupt record" in output.err
     assert "4 runs added" in output.out
@@ -297,7 +298,7 @@ def test_one_summary_per_data_set_holds_tables_figure_and_data(results: Path) ->
 
 def test_two_syncs_at_once_meet_a_fresh_store_and_leave_no_duplicates(results: Path) -> None:
     shutil.rmtree(results / "mlflow")
-    command = [sys.executable, "-m", "distillbench.tracking", "sync", "--results", str(results)]
+    command = [sys.executable, "-m", "distillbench", "sync", "--results", str(results)]
     environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     printed = sorted(process.communicate(timeout=200)[0].splitlines()[-1] for process in both)
@@ -339,7 +340,7 @@ def test_a_store_with_damaged_pages_is_told_to_be_written_anew(results: Path, da
         sync(results)
     store.unlink()
     # as a user does it, by a process of its own: this one's connections are to the file that was deleted
-    command = [sys.executable, "-m", "distillbench.tracking", "sync", "--results", str(results)]
+    command = [sys.executable, "-m", "distillbench", "sync", "--results", str(results)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "5 runs added" in done.stdout
 
@@ -362,7 +363,7 @@ def test_a_password_is_never_shown_and_an_address_is_no_status(
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 14401))
         for uri in ("http://admin:top-secret@127.0.0.1:14401", "file://admin:top-secret@127.0.0.1/mlruns"):
-            assert tracking.main(["sync", "--results", str(results), "--uri", uri]) == 1
+            assert main(["sync", "--results", str(results), "--uri", uri]) == 1
             said = capsys.readouterr().err
             assert "…@127.0.0.1" in said and "top-secret" not in said and "MLFLOW_TRACKING_PASSWORD" not in said
 
@@ -373,7 +374,9 @@ def test_a_folder_as_store_is_refused(results: Path) -> None:
 
 
 def test_importing_the_module_imports_neither_mlflow_nor_torch() -> None:
-    code = "import sys, distillbench.tracking; print([name for name in ('mlflow', 'torch') if name in sys.modules])"
+    code = (
+        "import sys, distillbench.tracking.sync; print([name for name in ('mlflow', 'torch') if name in sys.modules])"
+    )
     environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
     output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert output.stdout == "[]\n"

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from distillbench import tracking
-from distillbench.mlflow_store import TrackingError
+from distillbench.cli import main
 from distillbench.record import Record, write_record
-from distillbench.tracking import sync, ui
+from distillbench.tracking import sync
+from distillbench.tracking import sync as tracking
+from distillbench.tracking.store import TrackingError
+from distillbench.tracking.sync import ui
 from tests.needs import CHROMEDRIVER, CHROMIUM, needs_chromium
 from tests.tracking.conftest import free_port
 
@@ -46,8 +48,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address that our command line prints for the experiment; its server ends with the tests."""
     port = free_port()
-    command = [sys.executable, "-m", "distillbench.tracking", "ui", "--results", str(results), "--port", str(port)]
-    environment = os.environ | {"PYTHONPATH": str(Path(tracking.__file__).parents[1])}
+    command = [sys.executable, "-m", "distillbench", "ui", "--results", str(results), "--port", str(port)]
+    environment = os.environ | {"PYTHONPATH": str(Path(tracking.__file__).parents[2])}
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     log = elsewhere.with_suffix(".log")
     with log.open("w") as output:
@@ -195,5 +197,5 @@ def test_a_port_in_use_is_named(results: Path, capsys: pytest.CaptureFixture[str
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        assert tracking.main(["ui", "--results", str(results), "--port", str(port)]) == 1
+        assert main(["ui", "--results", str(results), "--port", str(port)]) == 1
     assert f"port {port} is in use" in capsys.readouterr().err

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillbench.backends import get_backend, missing_reason
-from distillbench.config import Training
-from distillbench.inputs import Inputs, teacher_outputs
-from distillbench.method import Dims, Method
-from distillbench.models import GNN, initialise
+from distillbench.config.config import Training
+from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec
+from distillbench.distillation.method import Dims, Method
+from distillbench.models.backends import get_backend, missing_reason
+from distillbench.models.gnn import GNN, initialise
 from distillbench.params import ALL_TASKS
 from distillbench.plugins import load
-from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
-from distillbench.steps import Teaching
-from distillbench.train import fit, without_test
+from distillbench.training.fit import fit, without_test
+from distillbench.training.inputs import Inputs, teacher_outputs
+from distillbench.training.steps import Teaching
 
 METHODS = Path(__file__).parents[2] / "methods"
 CPU = torch.device("cpu")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from distillbench.combination import Combined, load_method
-from distillbench.method import Context, Dims, Method
-from distillbench.models import Output, initialise
+from distillbench.data.tasks import TASKS
+from distillbench.distillation.combination import Combined, load_method
+from distillbench.distillation.method import Context, Dims, Method
+from distillbench.models.gnn import Output, initialise
 from distillbench.params import ALL_TASKS, Parameters
-from distillbench.tasks import TASKS
 
 METHODS = Path(__file__).parents[2] / "methods"
 DIMS = Dims((3, 4), 3)

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distillbench.inputs import teacher_outputs
-from distillbench.method import Method
-from distillbench.models import canonical_state
+from distillbench.config.specs import LayeredSpec
+from distillbench.distillation.method import Method
+from distillbench.models.gnn import canonical_state
 from distillbench.params import ALL_TASKS, Parameters
-from distillbench.specs import LayeredSpec
-from distillbench.train import Checkpointing, DivergedError, OutOfTimeError, without_test
+from distillbench.training.fit import Checkpointing, DivergedError, OutOfTimeError, without_test
+from distillbench.training.inputs import teacher_outputs
 
 from .conftest import SETTINGS, Run, Spy, assert_same, without_seconds
 
@@ -207,7 +207,7 @@ def test_time_spent_before_a_checkpoint_counts(run_of, tmp_path, monkeypatch):
     checkpointing = Checkpointing(tmp_path / "c.pt", "key", every=0.0)
     run_of("multiclass").fit(2, checkpointing=checkpointing)
     spent = iter(range(1000, 10**9))  # a clock that starts anew and shows a second more at every look
-    monkeypatch.setattr("distillbench.train.time.monotonic", lambda: float(next(spent)))
+    monkeypatch.setattr("distillbench.training.fit.time.monotonic", lambda: float(next(spent)))
     run_of("multiclass").fit(3, checkpointing=checkpointing)
     with pytest.raises(OutOfTimeError, match="in epoch 4"):
         run_of("multiclass").fit(4, checkpointing=checkpointing, run_seconds=3)

@@ -5,10 +5,18 @@ from itertools import chain
 import pytest
 import torch
 
-from distillbench.inputs import Inputs, TeacherOutputs, load_outputs, predict, ranges, save_outputs, teacher_outputs
-from distillbench.models import GNN, initialise
-from distillbench.neighbours import StaticNeighbours
-from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
+from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec
+from distillbench.data.neighbours import StaticNeighbours
+from distillbench.models.gnn import GNN, initialise
+from distillbench.training.inputs import (
+    Inputs,
+    TeacherOutputs,
+    load_outputs,
+    predict,
+    ranges,
+    save_outputs,
+    teacher_outputs,
+)
 
 CPU = torch.device("cpu")
 TEACHERS = [

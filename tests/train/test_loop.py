@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distillbench.backends import get_backend
-from distillbench.config import Evaluation, Training
-from distillbench.data import GraphData
-from distillbench.inputs import predict
-from distillbench.method import Method
+from distillbench.config.config import Evaluation, Training
+from distillbench.data.graph_data import GraphData
+from distillbench.distillation.method import Method
+from distillbench.models.backends import get_backend
 from distillbench.params import ALL_TASKS
 from distillbench.seeds import derive, generator
-from distillbench.steps import Teaching
-from distillbench.train import Checkpointing, fit
+from distillbench.training.fit import Checkpointing, fit
+from distillbench.training.inputs import predict
+from distillbench.training.steps import Teaching
 
 from .conftest import SETTINGS, Run, Spy
 

@@ -5,13 +5,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from distillbench import neighbours
-from distillbench.backends import base
-from distillbench.inputs import Inputs, predict, teacher_outputs
-from distillbench.models import GNN, canonical_state, initialise, load_canonical
-from distillbench.neighbours import StaticNeighbours, StaticPoints, nearest_neighbours, static_neighbours
+from distillbench.config.specs import DGCNNSpec
+from distillbench.data import neighbours
+from distillbench.data.neighbours import StaticNeighbours, StaticPoints, nearest_neighbours, static_neighbours
+from distillbench.models.backends import base
+from distillbench.models.gnn import GNN, canonical_state, initialise, load_canonical
 from distillbench.seeds import generator
-from distillbench.specs import DGCNNSpec
+from distillbench.training.inputs import Inputs, predict, teacher_outputs
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillbench.data import Split, write_data
-from distillbench.experiment import Experiment
-from distillbench.inputs import Inputs
-from distillbench.models import GNN
+from distillbench.config.specs import LayeredSpec
+from distillbench.data.graph_data import Split, write_data
+from distillbench.data.production import UNSEEN, extended, observed, place
+from distillbench.models.gnn import GNN
 from distillbench.plugins import load
-from distillbench.production import UNSEEN, extended, observed, place
-from distillbench.specs import LayeredSpec
-from distillbench.steps import subgraph
+from distillbench.training.experiment import Experiment
+from distillbench.training.inputs import Inputs
+from distillbench.training.steps import subgraph
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,7 +113,7 @@ def test_in_production_training_has_neither_the_unseen_nodes_nor_their_edges(dig
 
 
 def test_a_student_of_the_production_setting_learns_from_the_teacher_of_that_setting(digits, backend, tmp_path):
-    from distillbench.inputs import save_outputs
+    from distillbench.training.inputs import save_outputs
 
     teacher = experiment(digits, backend, "production", student="gcn").run(0)
     save_outputs(tmp_path / "outputs.pt", teacher.outputs)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distillbench.train import Checkpointing
+from distillbench.training.fit import Checkpointing
 
 from .conftest import SETTINGS, assert_same
 

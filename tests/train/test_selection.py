@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distillbench.config import OFFICIAL, USUAL, Evaluation, Protocol, Training
-from distillbench.data import GraphData
-from distillbench.inputs import predict
-from distillbench.train import evaluation_of, fit
+from distillbench.config.config import OFFICIAL, USUAL, Evaluation, Protocol, Training
+from distillbench.data.graph_data import GraphData
+from distillbench.training.fit import evaluation_of, fit
+from distillbench.training.inputs import predict
 
 from .conftest import SETTINGS, Spy
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from distillbench.config import Training
-from distillbench.inputs import Inputs, teacher_outputs
-from distillbench.method import Dims, Method
-from distillbench.models import GNN, initialise
+from distillbench.config.config import Training
+from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec
+from distillbench.distillation.method import Dims, Method
+from distillbench.models.gnn import GNN, initialise
 from distillbench.params import ALL_TASKS, Parameters
 from distillbench.seeds import generator
-from distillbench.specs import DGCNNSpec, GATSpec, LayeredSpec
-from distillbench.steps import Teaching, setup_of, subgraph
-from distillbench.train import Checkpointing, fit, without_test
+from distillbench.training.fit import Checkpointing, fit, without_test
+from distillbench.training.inputs import Inputs, teacher_outputs
+from distillbench.training.steps import Teaching, setup_of, subgraph
 
 CPU = torch.device("cpu")
 SETTINGS = [

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from distillbench import experiment, study
-from distillbench.config import TUNING_SEEDS_FROM, ConfigError
-from distillbench.data import write_data
-from distillbench.experiment import Experiment, Outcome
-from distillbench.jobs import Job
+from distillbench.config.config import TUNING_SEEDS_FROM, ConfigError
+from distillbench.data.graph_data import write_data
+from distillbench.jobs import tune as study
+from distillbench.jobs.train import Job
+from distillbench.jobs.tune import best_of, proposed, search
 from distillbench.paths import Cell
-from distillbench.plan import asked_hyperparameters, make_plan
+from distillbench.plan.plan import asked_hyperparameters, make_plan
+from distillbench.plan.tuning import RANDOM_TRIALS, Trial, read_tuning
 from distillbench.plugins import load
 from distillbench.record import digest, read_shard
-from distillbench.study import best_of, proposed, search
-from distillbench.tuning import RANDOM_TRIALS, Trial, read_tuning
-from distillbench.tuning_table import footnotes
+from distillbench.tables.tuning import footnotes
+from distillbench.training import experiment
+from distillbench.training.experiment import Experiment, Outcome
 
 ROOT = Path(__file__).parents[2]
 SCOPE = ("digits", "gat", "kd")

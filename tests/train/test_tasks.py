@@ -4,9 +4,9 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from distillbench.config import USUAL, Evaluation
+from distillbench.config.config import USUAL, Evaluation
+from distillbench.data.tasks import TASKS, roc_auc, task_of
 from distillbench.params import METRICS
-from distillbench.tasks import TASKS, roc_auc, task_of
 
 RANDOM = torch.Generator().manual_seed(0)
 LOGITS, CLASSES = (

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillbench.backends import get_backend, missing_reason
-from distillbench.cases import Case, cases_of
-from distillbench.config import Training
-from distillbench.inputs import Inputs, teacher_outputs
-from distillbench.method import Dims, Method
-from distillbench.models import GNN, initialise, initialise_around
+from distillbench.config.config import Training
+from distillbench.contract.cases import Case, cases_of
+from distillbench.contract.toys import data_for, models_of
+from distillbench.distillation.method import Dims, Method
+from distillbench.models.backends import get_backend, missing_reason
+from distillbench.models.gnn import GNN, initialise, initialise_around
 from distillbench.params import ALL_TASKS
 from distillbench.plugins import available, declaration, load
 from distillbench.seeds import generator
-from distillbench.steps import Guidance, Teaching, setup_of
-from distillbench.train import fit, without_test
-from distillbench.trial import data_for, models_of
+from distillbench.training.fit import fit, without_test
+from distillbench.training.inputs import Inputs, teacher_outputs
+from distillbench.training.steps import Guidance, Teaching, setup_of
 
 METHODS = Path(__file__).parents[2] / "methods"
 CPU = torch.device("cpu")

@@ -8,15 +8,13 @@ import pandas as pd
 import pytest
 from pydantic import PositiveFloat, PositiveInt
 
-from distillbench.config import Pair, Tune
-from distillbench.mlflow_runs import Source, run_tags
+from distillbench.config.config import Pair, Tune
+from distillbench.config.variants import Part, Variant, read_variant
+from distillbench.jobs.tables import collect
+from distillbench.jobs.tune import proposed
 from distillbench.params import ALL_TASKS, Choice, Parameters, Range
-from distillbench.plan import asked_hyperparameters, hyperparameters
-from distillbench.plugins import Declaration, declaration
-from distillbench.record import Record, RecordError, digest, read_record, sealed, write_shard
-from distillbench.reports import collect
-from distillbench.study import proposed
-from distillbench.tuning import (
+from distillbench.plan.plan import asked_hyperparameters, hyperparameters
+from distillbench.plan.tuning import (
     Trial,
     Tuning,
     defaults,
@@ -27,8 +25,10 @@ from distillbench.tuning import (
     with_values,
     write_tuning,
 )
-from distillbench.tuning_table import footnotes, tuning_table
-from distillbench.variants import Part, Variant, read_variant
+from distillbench.plugins import Declaration, declaration
+from distillbench.record import Record, RecordError, digest, read_record, sealed, write_shard
+from distillbench.tables.tuning import footnotes, tuning_table
+from distillbench.tracking.runs import Source, run_tags
 
 ROOT = Path(__file__).parents[2]
 SPACE = {

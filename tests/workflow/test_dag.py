@@ -81,7 +81,7 @@ def test_editing_a_method_reruns_that_method_only(project):
 
 
 def test_editing_the_trainer_reruns_every_run_and_touching_it_none(project):
-    file = project.folder / "workflow/distillbench/train.py"
+    file = project.folder / "workflow/distillbench/training/fit.py"
     file.touch()
     assert project.jobs() == {}
     file.write_text(file.read_text() + "# edited\n")
@@ -116,7 +116,9 @@ def _trainers(folder):
     for process in psutil.process_iter():
         try:
             name = " ".join(process.cmdline())
-            if process.cwd() == str(folder) and ("distillbench.warm" in name or ("tmp" in name and "train.py" in name)):
+            if process.cwd() == str(folder) and (
+                "distillbench.jobs.warm" in name or ("tmp" in name and "train.py" in name)
+            ):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -355,7 +357,7 @@ def test_records_of_other_code_never_enter_the_tables(project, how):
     Provoked: the trainer is edited; then the run goes on by times alone, or in a copy without Snakemake's metadata.
     Promised: the table of runs refuses records of other code and names them; undoing the edit is the way out.
     """
-    before, file = project.records(), project.folder / "workflow/distillbench/train.py"
+    before, file = project.records(), project.folder / "workflow/distillbench/training/fit.py"
     table = project.folder / "results/tables/runs.csv"
     if how == "copied without metadata":
         shutil.rmtree(project.folder / ".snakemake")

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
+from distillbench.plan.tuning import read_tuning
 from distillbench.record import read_record
-from distillbench.tuning import read_tuning
 
 from .conftest import CONFIG, checkout
 
@@ -76,7 +76,7 @@ def edit(file):
 
 
 def test_a_second_run_has_only_to_do_what_depends_on_what_was_changed(tuned):
-    edit(tuned.folder / "workflow/distillbench/tuning_table.py")
+    edit(tuned.folder / "workflow/distillbench/tables/tuning.py")
     assert jobs(tuned) == {"tuning_table": 1}
     edit(tuned.folder / "methods/kd.py")
     assert jobs(tuned) == {"tune": 1, "distill": 2, "tuning_table": 1}

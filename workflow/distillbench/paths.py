@@ -5,7 +5,14 @@ from typing import NamedTuple
 
 from distillbench.params import TEACHER
 
+PACKAGE = Path(__file__).parent
 SHOWN = Path("report/shown.json")  # below the results folder: the files there that belong to the run reported last
+
+
+def home() -> Path:
+    """The folder of Snakefile, methods/, datasets/, config/ and profiles/: a checkout's, or the one in the package."""
+    checkout = PACKAGE.parents[1]
+    return checkout if (checkout / "Snakefile").is_file() else PACKAGE / "shipped"
 
 
 class Cell(NamedTuple):

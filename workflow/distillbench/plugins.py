@@ -9,28 +9,31 @@ nothing else.
 """
 
 import ast
+import hashlib
 import importlib.util
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
+from distillbench import params as vocabulary
 from distillbench.params import Parameters, suggestion
 
 Kind = Literal["method", "dataset"]
 
 _BASES: dict[Kind, tuple[str, str]] = {
-    "method": ("distillbench.method", "Method"),
-    "dataset": ("distillbench.data", "Dataset"),
+    "method": ("distillbench.distillation.method", "Method"),
+    "dataset": ("distillbench.data.graph_data", "Dataset"),
 }
 STATED: dict[Kind, tuple[str, ...]] = {
     "method": ("paper", "tasks", "requires"),
     "dataset": ("task", "setting", "source", "licence"),
 }
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}"
-_TORCH_FREE = {"distillbench.params", "pydantic", "typing", "enum", "annotated_types", "collections.abc"}
+_TORCH_FREE = {"distillbench.plugin", "pydantic", "typing", "enum", "annotated_types", "collections.abc"}
 
 
 class PluginError(ValueError):
@@ -81,16 +84,26 @@ def available(folders: Sequence[Path]) -> list[str]:
 
 
 def load(kind: Kind, path: Path) -> type[Any]:
-    """Import a plug-in's file and return its class. Raises PluginError where it has not exactly one."""
+    """Import a plug-in's file and return its class. Raises PluginError where it has not exactly one.
+
+    It may import its neighbours, files of the same folder: ``from ._shared import project``, or without the dot.
+    """
     module_name, base_name = _BASES[kind]
     base = getattr(importlib.import_module(module_name), base_name)
-    name = f"distillbench_{kind}_{path.stem}"
+    folder = path.absolute().parent
+    package = _package_of(folder)
+    name = f"{package}.{kind}_{re.sub(r'[^A-Za-z0-9_]', '_', path.stem)}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    sys.path.append(str(folder))  # last: a plug-in called as a library hides nothing
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+        _forget_neighbours(folder, package)
     found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, base) and v.__module__ == name]
     if len(found) != 1:
         raise PluginError(f"{path}: defines {len(found)} subclasses of {base_name}, must be one")
@@ -99,12 +112,59 @@ def load(kind: Kind, path: Path) -> type[Any]:
     return plugin
 
 
+def _package_of(folder: Path) -> str:
+    """The package that stands for a folder of plug-ins: two folders may have neighbours of one name."""
+    name = f"distillbench_plugins_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        package = ModuleType(name)
+        package.__path__ = [str(folder)]
+        sys.modules[name] = package
+    return name
+
+
+def _forget_neighbours(folder: Path, package: str) -> None:
+    """So that an edited one is read again, and another folder's of that name is not taken for it."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        plugin = name.startswith((f"{package}.method_", f"{package}.dataset_"))
+        if file and Path(file).parent == folder and not plugin and name != "__main__":
+            del sys.modules[name]
+
+
+def neighbours(path: Path) -> list[Path]:
+    """The files of its own folder that a plug-in imports, and those that they import. Imports nothing."""
+    found: list[Path] = []
+    todo = [path]
+    while todo:
+        try:
+            tree = ast.parse(todo.pop().read_text(encoding="utf-8"))
+        except SyntaxError:
+            continue  # named where the file is loaded
+        for name in _imported(tree):
+            for file in (path.parent / f"{name}.py", *(path.parent / name).rglob("*.py")):
+                if file.is_file() and file not in (path, *found):
+                    found.append(file)
+                    todo.append(file)
+    return sorted(found)
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """First names of all modules that are imported."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+    return names
+
+
 def declaration(kind: Kind, path: Path) -> Declaration:
     """Read what a plug-in declares, without importing torch.
 
     Raises:
         PluginError: not exactly one plug-in class, a syntax error, a declaration that uses more than pydantic, typing
-            and distillbench.params, or one that lacks what every plug-in of its kind states.
+            and the words of distillbench.params, or one that lacks what every plug-in of its kind states.
     """
     base_name = _BASES[kind][1]
     try:
@@ -119,7 +179,8 @@ def declaration(kind: Kind, path: Path) -> Declaration:
     reduced = ast.ClassDef(plugin.name, bases=[], keywords=[], body=declared or [ast.Pass()], decorator_list=[])
     if sys.version_info >= (3, 12):
         reduced.type_params = []
-    module = ast.Module([*[node for node in tree.body if _torch_free(node)], reduced], type_ignores=[])
+    kept = [_declaring(node) for node in tree.body if _torch_free(node)]
+    module = ast.Module([*kept, reduced], type_ignores=[])
     namespace: dict[str, Any] = {"__name__": f"distillbench_declaration_{path.stem}"}
     try:
         # a plug-in is code, of a folder that the config names
@@ -139,6 +200,14 @@ def declaration(kind: Kind, path: Path) -> Declaration:
 
 def _declares(node: ast.stmt) -> bool:
     return isinstance(node, ast.Assign | ast.AnnAssign) or (isinstance(node, ast.ClassDef) and node.name == "Params")
+
+
+def _declaring(node: ast.stmt) -> ast.stmt:
+    """Of what is imported from distillbench.plugin the names that a declaration may use: the others import torch."""
+    if isinstance(node, ast.ImportFrom) and node.module == "distillbench.plugin":
+        names = [alias for alias in node.names if hasattr(vocabulary, alias.name)]
+        return ast.ImportFrom(vocabulary.__name__, names, 0) if names else ast.Pass()
+    return node
 
 
 def _torch_free(node: ast.stmt) -> bool:

@@ -6,14 +6,14 @@ import sys
 
 from snakemake.exceptions import WorkflowError
 
-from distillbench.config import ConfigError, name_files
-from distillbench.config_files import copies_problem
+from distillbench.config.config import ConfigError, name_files
+from distillbench.config.yaml_files import copies_problem
 from distillbench.paths import Cell
-from distillbench.plan import make_plan
-from distillbench.warm import owner
+from distillbench.plan.plan import make_plan
+from distillbench.jobs.warm import owner
 
-# Jobs may be forked from a process that belongs to this Snakemake process (distillbench.warm). A job of a batch system has
-# one of its own: what it forked from another's would not be counted as its time and memory.
+# Jobs may be forked from a process that belongs to this Snakemake process (distillbench.jobs.warm). A job of a batch
+# system has one of its own: what it forked from another's would not be counted as its time and memory.
 if workflow.remote_exec:
     os.environ.update(DISTILLBENCH_OWNER=owner())
 os.environ.setdefault("DISTILLBENCH_OWNER", owner())
@@ -28,6 +28,11 @@ if provider := workflow.storage_settings.default_storage_provider:
         " the results folder. Run on a shared volume; `export` in the config copies tables, figures and report:"
         " docs/cluster.md, Object storage.\n"
     )
+
+# Snakemake adds what --config says to the config's file; of methods and data sets it names all that are meant
+for name in ("methods", "datasets"):
+    if name in (workflow.config_settings.config or {}):
+        config[name] = workflow.config_settings.config[name]
 
 CONFIG_FILES = workflow.overwrite_configfiles or ["config/config.yaml"]
 
@@ -85,7 +90,7 @@ def student_params(wildcards):
     )
 
 
-# What a job asks of a batch system (distillbench.demands); a retry asks for more.
+# What a job asks of a batch system (distillbench.plan.resources); a retry asks for more.
 def asks(demand, gpus=True):
     """Resources of a rule whose jobs demand what this function of their wildcards gives, GPUs only where any may want one."""
 
@@ -111,7 +116,7 @@ def minutes(each):
 # method's own is an input: Snakemake handles each input of each job, and a thousand cells have ten thousand jobs with
 # twenty such files each.
 def method_files(wildcards):
-    return list(PLAN.method_files(wildcards.method).values())
+    return PLAN.method_sources(wildcards.method)
 
 
 def teacher_code(wildcards):

@@ -2,7 +2,7 @@ rule dataset:
     input:
         plugin=lambda wildcards: PLAN.dataset_file(wildcards.dataset),
         files=lambda wildcards: PLAN.data_files(wildcards.dataset),
-        sources=PLAN.data_sources(),
+        sources=lambda wildcards: PLAN.data_sources(wildcards.dataset),
     output:
         arrays=f"{RESULTS}/data/{{dataset}}/data.npz",
         card=f"{RESULTS}/data/{{dataset}}/data.json",

@@ -3,7 +3,7 @@ rule figure:
     input:
         runs=f"{RESULTS}/tables/runs.parquet",
         comparison=f"{RESULTS}/tables/comparison.parquet",
-        sources=PLAN.figure_sources("figures.py"),
+        sources=PLAN.figure_sources("figures/scores.py"),
     output:
         png=report(
             f"{RESULTS}/figures/{{dataset}}.png",
@@ -36,7 +36,9 @@ rule pareto_figure:
     input:
         runs=f"{RESULTS}/tables/runs.parquet",
         profiles=PLAN.profile_table(),
-        sources=PLAN.figure_sources("pareto.py", "pareto_figures.py", "labels.py"),
+        sources=PLAN.figure_sources(
+            "statistics/pareto.py", "figures/pareto.py", "figures/labels.py"
+        ),
     output:
         png=report(
             f"{RESULTS}/figures/pareto-{{dataset}}.png",
@@ -65,7 +67,7 @@ rule pareto_figure:
 rule libraries_figure:
     input:
         equivalence=f"{RESULTS}/tables/equivalence.csv",
-        sources=PLAN.figure_sources("libraries.py", "library_figures.py"),
+        sources=PLAN.figure_sources("statistics/libraries.py", "figures/libraries.py"),
     output:
         png=report(
             f"{RESULTS}/figures/libraries.png",
@@ -89,7 +91,7 @@ rule libraries_figure:
 rule across_figure:
     input:
         runs=f"{RESULTS}/tables/runs.parquet",
-        sources=PLAN.figure_sources("across.py", "across_figures.py"),
+        sources=PLAN.figure_sources("statistics/across.py", "figures/across.py"),
     output:
         png=report(
             f"{RESULTS}/figures/across.png",
@@ -137,6 +139,6 @@ rule curves:
             "backend": wildcards.backend,
             "pair": wildcards.pair,
         },
-        code=PLAN.contents(PLAN.figure_sources("curves.py")),
+        code=PLAN.contents(PLAN.figure_sources("figures/curves.py")),
     script:
         "../scripts/draw.py"

@@ -1,5 +1,5 @@
 # The page that is opened first. Its conclusions are sentences made from the verdicts of the tables.
-from distillbench.report_facts import facts_of
+from distillbench.report.facts import facts_of
 
 
 rule report:

@@ -15,6 +15,4 @@ rule track:
 
 onerror:
     # what has finished can be seen in MLflow, also when something else failed
-    shell(
-        "{sys.executable:q} -m distillbench.tracking sync --results {RESULTS:q} || true"
-    )
+    shell("{sys.executable:q} -m distillbench sync --results {RESULTS:q} || true")

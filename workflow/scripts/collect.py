@@ -1,9 +1,9 @@
 """Gather all records into one table of runs."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    "distillbench.reports:collect",
+    "distillbench.jobs.tables:collect",
     {
         "expected": snakemake.params.expected,
         "skipped": snakemake.params.skipped,

@@ -1,9 +1,9 @@
 """Test every method against the baseline and write the comparison."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    "distillbench.reports:compare",
+    "distillbench.jobs.tables:compare",
     {
         "runs": snakemake.input.runs,
         "cards": list(snakemake.input.cards),

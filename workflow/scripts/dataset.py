@@ -1,9 +1,9 @@
 """Write one data set into results/data/."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    "distillbench.jobs:prepare_data",
+    "distillbench.jobs.data:prepare_data",
     {"results": snakemake.config["results"], "file": snakemake.input.plugin, **snakemake.params.data},
     log=snakemake.log[0],
     # one that is installed, if any: torch comes with it, and the teachers that follow need it

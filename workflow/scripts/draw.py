@@ -1,9 +1,9 @@
 """Draw one figure."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    f"distillbench.drawing:{snakemake.params.what}",
+    f"distillbench.jobs.figures:{snakemake.params.what}",
     {**snakemake.params.arguments, "png": snakemake.output.png, "svg": snakemake.output.svg},
     log=snakemake.log[0],
     library="tables",

@@ -1,9 +1,9 @@
 """Set what each method scores beside what it costs."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    "distillbench.reports:pareto",
+    "distillbench.jobs.tables:pareto",
     {
         "runs": snakemake.input.runs,
         "profiles": list(snakemake.input.profiles),

@@ -1,9 +1,9 @@
 """Measure a teacher and a student, one after the other, with nothing beside them."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    "distillbench.profiling:profile_pair",
+    "distillbench.profiling.profile:profile_pair",
     {
         "results": snakemake.config["results"],
         "params": snakemake.params.run,

@@ -1,9 +1,9 @@
 """Gather all profiles into one table."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    "distillbench.reports:collect_profiles",
+    "distillbench.jobs.tables:collect_profiles",
     {"profiles": list(snakemake.input.profiles), "csv": snakemake.output.csv},
     log=snakemake.log[0],
     library="tables",

@@ -1,9 +1,9 @@
 """Write the page that is opened first."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    "distillbench.report:write_report",
+    "distillbench.report.page:write_report",
     {"results": snakemake.config["results"], "facts": snakemake.params.facts, "output": snakemake.output.html},
     log=snakemake.log[0],
     library="tables",

@@ -1,9 +1,9 @@
 """Set the runs beside published results."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    "distillbench.reproduce:reproduce",
+    "distillbench.jobs.reproduce:reproduce",
     {
         "runs": snakemake.input.runs,
         "cards": list(snakemake.input.cards),

@@ -1,9 +1,9 @@
 """Draw the structure of the feature space of one cell's teacher and students."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    "distillbench.structure_figures:structure_figure",
+    "distillbench.figures.structure:structure_figure",
     {
         "results": snakemake.config["results"],
         "records": list(snakemake.input.records),

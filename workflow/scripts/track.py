@@ -1,9 +1,9 @@
 """Bring MLflow up to date with the records."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    "distillbench.reports:track",
+    "distillbench.tracking.sync:track",
     {"results": snakemake.config["results"], "synced": snakemake.output.synced},
     log=snakemake.log[0],
     library="tables",

@@ -1,10 +1,10 @@
 """Train the seeds of one shard: teachers, or one method's students."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 execution = snakemake.config["execution"]
 call(
-    "distillbench.jobs:train",
+    "distillbench.jobs.train:train",
     {
         "results": snakemake.config["results"],
         "shard": int(snakemake.wildcards.get("shard", 0)),  # tuning has one

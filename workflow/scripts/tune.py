@@ -1,10 +1,10 @@
 """Choose one method's hyper-parameters by trials."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 execution = snakemake.config["execution"]
 call(
-    "distillbench.study:tune",
+    "distillbench.jobs.tune:tune",
     {
         "results": snakemake.config["results"],
         "sources": list(snakemake.params.code),

@@ -1,9 +1,9 @@
 """Gather all trials into one table."""
 
-from distillbench.warm import call
+from distillbench.jobs.warm import call
 
 call(
-    "distillbench.tuning_table:tuning_table",
+    "distillbench.tables.tuning:tuning_table",
     {"files": list(snakemake.input.chosen), "csv": snakemake.output.csv},
     log=snakemake.log[0],
     library="tables",

@@ -2,7 +2,7 @@
 
 import torch
 
-from distillbench.data import Dataset, GraphData, Split, symmetric_with_loops
+from distillbench.plugin import Dataset, GraphData, Split, symmetric_with_loops
 
 
 class OneGraph(Dataset):

@@ -5,8 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from distillbench.method import Method
-from distillbench.params import ALL_TASKS, Parameters
+from distillbench.plugin import ALL_TASKS, Method, Parameters
 
 
 class Spy(Method):

@@ -1,0 +1,78 @@
+"""A plug-in may import files of its own folder, and they decide what is run again."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distillbench.plan.plan import make_plan
+from distillbench.plugins import load, neighbours
+
+ROOT = Path(__file__).parents[2]
+METHOD = """
+from distillbench.plugin import ALL_TASKS, Method
+{imported}
+
+class Mine(Method):
+    paper, tasks, requires = "mine2026", ALL_TASKS, frozenset()
+
+    @staticmethod
+    def factor():
+        return FACTOR
+
+    def terms(self, student, teacher, ctx):
+        return {{"task": ctx.task_loss(student.logits)}}
+"""
+DATASET = (
+    (ROOT / "datasets/digits.py").read_text().replace("class Digits", "from ._shared import FACTOR\n\nclass Digits")
+)
+
+
+def written(folder, imported, factor=2):
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.py").write_text(METHOD.format(imported=imported))
+    (folder / "mydigits.py").write_text(DATASET)
+    (folder / "_shared.py").write_text("from ._deeper import DEEPER\n\nFACTOR = DEEPER\n")
+    (folder / "_deeper.py").write_text(f"import math\n\nDEEPER = {factor}\n")
+    return folder / "mine.py"
+
+
+@pytest.mark.parametrize("imported", ["from ._shared import FACTOR", "from . import _shared\nFACTOR = _shared.FACTOR"])
+def test_a_neighbour_is_imported_by_a_dot(tmp_path, imported):
+    path = written(tmp_path / "mine", imported)
+    assert load("method", path).factor() == 2
+    assert neighbours(path) == [tmp_path / "mine/_deeper.py", tmp_path / "mine/_shared.py"]
+
+
+def test_or_without_one(tmp_path):
+    path = written(tmp_path / "mine", "from _plain import FACTOR")
+    (tmp_path / "mine/_plain.py").write_text("FACTOR = 3\n")
+    assert load("method", path).factor() == 3
+    assert neighbours(path) == [tmp_path / "mine/_plain.py"]
+
+
+def test_an_edited_neighbour_is_read_again_and_two_folders_have_their_own(tmp_path):
+    first, second = (written(tmp_path / name, "from ._shared import FACTOR", n) for name, n in (("a", 2), ("b", 5)))
+    assert (load("method", first).factor(), load("method", second).factor()) == (2, 5)
+    (tmp_path / "a/_deeper.py").write_text("DEEPER = 70\n")
+    assert (load("method", first).factor(), load("method", second).factor()) == (70, 5)
+
+
+def test_a_plug_ins_neighbours_are_sources_of_its_runs(tmp_path):
+    written(tmp_path / "mine", "from ._shared import FACTOR")
+    values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    digits = {"dataset": "mydigits", **values["datasets"]["digits"]}
+    config = {**values, "plugins": [str(tmp_path / "mine")], "datasets": {"mydigits": digits},
+              "methods": {"supervised": None, "mine": None, "kd": None}}  # fmt: skip
+
+    def sources(method):
+        plan = make_plan(config, [], ROOT)
+        named = {Path(file).name for file in plan.run_sources("mydigits", "csr", method)}
+        return named, plan.code_digest("mydigits", "csr", method)
+
+    assert {"mine.py", "mydigits.py", "_shared.py", "_deeper.py"} <= sources("mine")[0]
+    assert {"mydigits.py", "_shared.py", "_deeper.py"} <= sources("teacher")[0]  # of its data set
+    before = {method: sources(method)[1] for method in ("mine", "kd", "teacher")}
+    (tmp_path / "mine/_deeper.py").write_text("DEEPER = 3\n")
+    assert all(sources(method)[1] != before[method] for method in before)
+    assert "_shared.py" in {Path(file).name for file in make_plan(config, [], ROOT).data_sources("mydigits")}

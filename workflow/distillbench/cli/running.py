@@ -1,0 +1,252 @@
+"""``distillbench run`` and ``plan``: a config, or the part of it that is asked for."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from distillbench.cli.names import CONFIG, config_file, names_of, several
+from distillbench.config.config import ConfigError
+from distillbench.config.yaml_files import read_values
+from distillbench.params import TEACHER, suggestion
+from distillbench.paths import home
+
+
+def _seeds(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[int] | None:
+    """Seeds and ranges of them, such as 0-9, by comma or given again."""
+    found: set[int] = set()
+    for text in (part for each in texts for part in each.split(",")):
+        parts = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+        if not parts:
+            raise click.BadParameter(f"{text!r} is neither a seed nor a range such as 0-9")
+        found |= set(range(int(parts[1]), int(parts[2] or parts[1]) + 1))
+    return sorted(found) or None
+
+
+def _folder_name(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    if text and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", text):
+        raise click.BadParameter(f"{text!r} is not a name for a folder")
+    return text
+
+
+SELECTION = (
+    CONFIG,
+    several("method", "methods", "These methods only, and the baseline of the comparison; any of methods/."),
+    several("dataset", "datasets", "These data sets only."),
+    several("pair", "pairs", "These pairs of teacher and student only."),
+    several("backend", "backends", "These libraries only: pyg, dgl, csr."),
+    click.option(
+        "--seeds", multiple=True, callback=_seeds, metavar="SEEDS", help="Such as 0-9, whatever the config says."
+    ),
+    click.option("--results", type=click.Path(path_type=Path), help="Folder of the results."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the config: a.b=1."),
+)
+
+
+def _selection(command: Any) -> Any:
+    for option in reversed(SELECTION):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_selection
+@click.option("--cores", type=click.IntRange(1), help="Jobs at a time (default: all cores).")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would run, and run nothing.")
+@click.option("--no-snakemake", is_flag=True, help="Train in this process.")
+@click.option("--epochs", type=click.IntRange(1), help="With it: a trial.")
+@click.option(
+    "--publish",
+    callback=_folder_name,
+    metavar="NAME",
+    help="With it: copy the records there.",
+)
+def run(
+    config: str | None,
+    *,
+    settings: Sequence[str],
+    cores: int | None,
+    dry_run: bool,
+    no_snakemake: bool,
+    epochs: int | None,
+    publish: str | None,
+    **asked: Any,
+) -> int:
+    """Run a config, or a part of it, to its tables: by Snakemake, or without.
+
+    CONFIG is a file, or the name of one in config/: smoke, paper-small (default: config/config.yaml).
+
+    \b
+    distillbench run --method kd --dataset digits --seeds 0-2
+    distillbench run paper-small --cores 8
+
+    Finished seeds are never trained again, whoever trained them.
+    """  # fmt: skip
+    file = config_file(config)
+    if no_snakemake:
+        if publish and epochs:
+            raise click.UsageError("--publish: a trial (--epochs) is not a result")
+        return _without_snakemake(file, settings, cores or 1, dry_run, epochs, publish, asked)
+    for name, value in (("--epochs", epochs), ("--publish", publish)):
+        if value:
+            raise click.UsageError(f"{name}: goes with --no-snakemake")
+    values, changed = narrowed(file, settings=settings, **asked)
+    return _snakemake(
+        _written(values, file) if changed else file, cores, dry_run, Path(values.get("results", "results"))
+    )
+
+
+def _without_snakemake(
+    file: Path,
+    settings: Sequence[str],
+    cores: int,
+    dry_run: bool,
+    epochs: int | None,
+    publish: str | None,
+    asked: dict[str, Any],
+) -> int:
+    """Train here; and, where that is of a table's seeds and not the teachers alone, make the table."""
+    from distillbench.jobs.run import run_jobs
+    from distillbench.jobs.selection import Options
+
+    seeds, teachers = asked["seeds"], TEACHER in asked["methods"]
+    of_table = not (teachers or epochs or (seeds and list(seeds) != list(range(len(seeds)))))
+    if of_table:
+        values, _ = narrowed(file, settings=settings, **asked)
+        asked = {**asked, "methods": tuple(values["methods"]) if asked["methods"] else ()}
+    options = Options(
+        config=file, settings=tuple(settings), processes=cores, list=dry_run, epochs=epochs, publish=publish, **asked
+    )
+
+    def finish() -> None:
+        try:
+            from distillbench.report.finish import finish
+        except ImportError as error:
+            click.echo(f"No table is made: {error}. distillbench report makes it where that is installed.", err=True)
+            return
+        from distillbench.plan.plan import make_plan
+
+        made = finish(make_plan(values, [file], home()))
+        click.echo("\n" + (made / "comparison.md").read_text(encoding="utf-8"), nl=False)
+
+    return run_jobs(options, finish if of_table else None)
+
+
+def narrowed(
+    file: Path,
+    *,
+    settings: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    pairs: Sequence[str] = (),
+    backends: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    results: Path | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """The values of a config, cut down to what is asked for; and whether that changed anything.
+
+    Raises ConfigError for names that the config does not have. A method may be any that there is a file of: it is run
+    with its defaults then.
+    """  # fmt: skip
+    from distillbench.jobs.run import with_settings
+
+    before = read_values(file)
+    values = with_settings(read_values(file), settings)
+    if datasets:
+        values["datasets"] = _some("--dataset", values.get("datasets") or {}, datasets)
+    if pairs:
+        known = {pair for entry in values["datasets"].values() for pair in entry["pairs"]}
+        _some("--pair", dict.fromkeys(known), pairs)
+        values["datasets"] = {
+            name: {**entry, "pairs": left}
+            for name, entry in values["datasets"].items()
+            if (left := {key: pair for key, pair in entry["pairs"].items() if key in pairs})
+        }
+    if methods:
+        there = dict(values.get("methods") or {})
+        baseline = (values.get("compare") or {}).get("baseline", "supervised")
+        every = {**dict.fromkeys(names_of("methods")), **there}
+        values["methods"] = _some(
+            "--method", every, [name for name in (baseline, *methods) if name in every or name in methods]
+        )
+        for entry in values["datasets"].values():
+            for pair in entry["pairs"].values():
+                if pair.get("methods"):
+                    pair["methods"] = [name for name in values["methods"] if name in (*pair["methods"], *methods)]
+    if backends:
+        values["backends"] = list(backends)
+    if seeds:
+        if list(seeds) != list(range(len(seeds))):
+            raise ConfigError(
+                f"--seeds: tables are of the seeds from 0 on, such as 0-{max(seeds)}; "
+                "some of them alone are trained with --no-snakemake"
+            )
+        values["seeds"] = len(seeds)
+    if results:
+        values["results"] = str(results)
+    return values, values != before
+
+
+def _some(option: str, known: dict[str, Any], asked: Sequence[str]) -> dict[str, Any]:
+    for name in asked:
+        if name not in known:
+            raise ConfigError(f"{option}: unknown {name!r}{suggestion(name, known)}")
+    return {name: known[name] for name in dict.fromkeys(asked)}
+
+
+def _written(values: dict[str, Any], file: Path) -> Path:
+    """The file of the config that is run: it stays with its results, as what they are of."""
+    from distillbench.record import write_atomically
+
+    results = Path(str(values.get("results", "results"))).expanduser()
+    target = results / "config.yaml"
+    write_atomically(
+        target, f"# {file}, as `distillbench run` was asked for it\n{yaml.safe_dump(values, sort_keys=False)}"
+    )
+    return target
+
+
+def _snakemake(config: Path, cores: int | None, dry_run: bool, results: Path) -> int:
+    """Snakemake on a config, here; then where its results are."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(home() / "Snakefile"), "--configfile", str(config)]
+    command += ["--cores", str(cores or "all"), "--directory", str(Path.cwd())]
+    command += ["--dry-run"] if dry_run else []
+    if not (Path("profiles/default/config.yaml").is_file() or "SNAKEMAKE_PROFILE" in os.environ):
+        command += ["--workflow-profile", str(home() / "profiles" / "default")]
+    click.echo(shlex.join(command), err=True)
+    status = subprocess.run(command, check=False).returncode
+    table = results / "tables" / "comparison.md"
+    if status == 0 and not dry_run:
+        for what, where in (
+            ("Report", "report/index.html"), ("Table", "tables/comparison.html  (.md, .tex, .csv, .parquet)"),
+            ("Runs", "tables/runs.csv"), ("Figures", "figures/*.png"),
+        ):  # fmt: skip
+            click.echo(f"{what + ':':12}{results}/{where}")
+        click.echo(f"MLflow:     distillbench ui --results {shlex.quote(str(results))}")
+        if table.is_file():
+            click.echo("\n" + table.read_text(encoding="utf-8"), nl=False)
+    return status
+
+
+@click.command()
+@_selection
+def plan(config: str | None, *, settings: Sequence[str], **asked: Any) -> int:
+    """Say what a config would run, how long that took elsewhere, and which comparisons could conclude nothing."""
+    from distillbench.plan.forecast import forecast
+    from distillbench.plan.plan import make_plan
+
+    file = config_file(config)
+    values, _ = narrowed(file, settings=settings, **asked)
+    planned = make_plan(values, [file], home())
+    click.echo(forecast(planned, [Path("results/reference"), home() / "results/reference"]))
+    return 0
+
+
+COMMANDS = (run, plan)

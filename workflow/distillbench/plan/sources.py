@@ -1,0 +1,244 @@
+"""What the names of a config stand for, and the files that each result depends on. Imports no torch."""
+
+import os
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from distillbench.config.config import Config, DatasetConfig, Pair
+from distillbench.config.variants import Variant, read_variant
+from distillbench.params import TEACHER
+from distillbench.paths import PACKAGE, Cell
+from distillbench.plugins import Declaration, declaration, find, neighbours
+from distillbench.record import digest, file_digest
+
+# what a training run's result depends on: part of every record's key, and by content a parameter of its rule
+DATA_SOURCES = (
+    "data/graph_data.py",
+    "data/tasks.py",
+    "data/archives.py",
+    "data/clouds.py",
+    "data/readers.py",
+    "data/heterophilous.py",
+    "data/ogb.py",
+)
+MODEL_SOURCES = (
+    "seeds.py",
+    "config/specs.py",
+    "data/graph_data.py",
+    "data/clouds.py",
+    "data/tasks.py",
+    "data/neighbours.py",
+    "data/production.py",
+    "models/gnn.py",
+    "models/backends/base.py",
+    "models/backends/compressed_rows.py",
+    "distillation/method.py",
+    "training/inputs.py",
+    "training/steps.py",
+    "training/fit.py",
+    "training/experiment.py",
+)
+BACKEND_SOURCES = {"csr": ("models/backends/adjacency.py", "models/backends/csr_functions.py")}  # beside its own file
+METHOD_SOURCES = (
+    "distillation/structure.py",
+    "distillation/edge_products.py",
+    "distillation/blocks.py",
+    "distillation/combination.py",
+)
+
+
+class Sources:
+    """A config's data sets, pairs and method variants, found by name; and the files that each result depends on.
+
+    The rules that have jobs in every cell get these files as a parameter, by content (``contents``), and only a
+    method's own file as an input: Snakemake's time goes by inputs of jobs, and so it handles a third of them. What a
+    parameter was when a job ran is in Snakemake's metadata alone: where that is missing or not asked, nothing is run
+    again, and the rule ``collect`` refuses records whose ``code_digest`` is another.
+
+    files: the config's own, named in errors. root: the folder of methods/ and datasets/.
+    """
+
+    def __init__(self, config: Config, files: Sequence[str | Path] = (), root: Path = Path()) -> None:
+        self.config, self.files, self.root = config, files, root
+        # a DAG asks for each of these hundreds of times
+        self._variants: dict[str, Variant] = {}
+        self._declarations: dict[str, Declaration] = {}
+        self._dataset_params: dict[str, Any] = {}
+        self._contents: dict[str, str] = {}
+        self._codes: dict[tuple[str, str, str], str] = {}
+
+    # what its names stand for
+
+    def dataset_declaration(self, name: str) -> Declaration:
+        """What the plug-in of a data set declares. Raises PluginError."""
+        if name not in self._declarations:
+            file = self.entry(name).dataset or name
+            self._declarations[name] = _declared("dataset", file, tuple(self._folders("dataset")))
+        return self._declarations[name]
+
+    def variant(self, name: str) -> Variant:
+        """What an entry under ``methods`` stands for. Raises PluginError."""
+        if name not in self._variants:
+            folders = tuple(self._folders("method"))
+            declare = partial(_declared, "method", folders=folders)
+            self._variants[name] = read_variant(name, self.config.methods, declare)
+        return self._variants[name]
+
+    def dataset_params(self, name: str) -> Any:
+        """A data set's parameters. Raises PluginError, pydantic's ValidationError."""
+        if name not in self._dataset_params:
+            self._dataset_params[name] = self.dataset_declaration(name).params(**self.entry(name).params)
+        return self._dataset_params[name]
+
+    def pair(self, cell: Cell) -> Pair:
+        """The pair of a cell; of a further teacher's, the pair with that teacher."""
+        name, _, further = cell.pair.partition("@")
+        pair = self.entry(cell.dataset).pairs[name]
+        return pair.model_copy(update={"teacher": pair.teachers[further], "teachers": {}}) if further else pair
+
+    def entry(self, dataset: str) -> DatasetConfig:
+        """A data set's part of the config."""
+        return self.config.datasets[dataset]
+
+    # what each depends on
+
+    def contents(self, files: Sequence[str]) -> dict[str, str]:
+        """Files with the beginning of their digest, when first asked for: where that differs a job is run again."""
+        return {file: self._content(file)[:16] for file in files}
+
+    def code_digest(self, dataset: str, backend: str, method: str) -> str:
+        """What the records of a method's runs, or of the teacher's, must have as the digest of their code (see Job)."""
+        key = (dataset, backend, method)
+        if key not in self._codes:
+            self._codes[key] = digest(sorted(self._content(file) for file in self.run_sources(*key)))
+        return self._codes[key]
+
+    def run_sources(self, dataset: str, backend: str, method: str) -> list[str]:
+        """Source files that a run's result depends on: a student's, or the teacher's."""
+        if method == TEACHER:
+            return self.teacher_sources(dataset, backend)
+        return self.student_sources(dataset, backend, method)
+
+    def dataset_file(self, dataset: str) -> str:
+        """The plug-in file of a data set."""
+        return _relative(self.dataset_declaration(dataset).path)
+
+    def structure_sources(self, cell: Cell) -> list[str]:
+        """Source files that a figure of the feature space depends on."""
+        names = ("figures/scores.py", "figures/structure_panels.py", "figures/structure.py")
+        methods = [file for method in self.config.structure.methods for file in self.method_sources(method)]
+        return [*self.teacher_sources(cell.dataset, cell.backend), *_sources(*METHOD_SOURCES, *names), *methods]
+
+    def data_files(self, dataset: str) -> list[str]:
+        """The file a data set is read from, where its parameters name one that is there."""
+        path = getattr(self.dataset_params(dataset), "path", None)
+        file = Path(path).expanduser() if path else None
+        return [_relative(file)] if file and file.is_file() else []
+
+    def data_sources(self, dataset: str) -> list[str]:
+        """Source files that a data set depends on, beside its own."""
+        return [*_sources(*DATA_SOURCES), *self.dataset_sources(dataset)[1:]]
+
+    def method_files(self, method: str) -> dict[str, str]:
+        """The plug-in files of a method variant, by the name of its parts."""
+        return {part.name: _relative(part.declared.path) for part in self.variant(method).parts}
+
+    def method_sources(self, method: str) -> list[str]:
+        """The plug-in files of a method variant, and their neighbours that these import."""
+        files = [Path(file) for file in self.method_files(method).values()]
+        every = [each for file in files for each in (file, *neighbours(file))]
+        return list(dict.fromkeys(map(_relative, every)))  # two parts may be variants of one method
+
+    def dataset_sources(self, dataset: str) -> list[str]:
+        """The plug-in file of a data set, and its neighbours that it imports."""
+        file = self.dataset_declaration(dataset).path
+        return [_relative(each) for each in (file, *neighbours(file))]
+
+    def teacher_sources(self, dataset: str, backend: str) -> list[str]:
+        """Source files that a teacher's result depends on."""
+        names = [*MODEL_SOURCES, *_of_backend(backend)]
+        if "draw_split" in self.dataset_declaration(dataset).defines:  # splits are drawn when a run starts
+            names.append("data/readers.py")
+        return [*_sources(*names), *self.dataset_sources(dataset)]
+
+    def student_sources(self, dataset: str, backend: str, method: str) -> list[str]:
+        """Source files that a student's result depends on."""
+        files = self.method_sources(method)
+        return list(dict.fromkeys((*self.teacher_sources(dataset, backend), *_sources(*METHOD_SOURCES), *files)))
+
+    def tuning_sources(self, dataset: str, backend: str, method: str) -> list[str]:
+        """Source files that the values chosen for a method depend on."""
+        return self.student_sources(dataset, backend, method) + _sources("jobs/tune.py")
+
+    def profile_sources(self, backend: str) -> list[str]:
+        """Source files that a profile depends on."""
+        names = (*MODEL_SOURCES, *_of_backend(backend), "training/allocator.py")
+        return _sources(*names, *_room("profiling"))
+
+    def table_sources(self) -> list[str]:
+        """Source files that the tables depend on."""
+        return _sources("runs.py", "wording.py", *_room("statistics"), *_room("tables"), "jobs/tables.py")
+
+    def figure_sources(self, *names: str) -> list[str]:
+        """Source files that a figure depends on, ``names`` and what all figures share."""
+        shared = ("figures/style.py", "figures/distillbench.mplstyle", "runs.py", "wording.py", "jobs/figures.py")
+        return _sources(*shared, *names)
+
+    def report_sources(self) -> list[str]:
+        """Files that the report page depends on."""
+        names = ("runs.py", "wording.py", *_room("statistics"), *_room("tables"), *_room("report"))
+        return _sources(*names, "report/templates/index.html.jinja")
+
+    def reproduce_sources(self) -> list[str]:
+        """Files that the comparison with published results depends on."""
+        names = ("runs.py", "wording.py", "plan/published.py", "plan/reference/published.csv")
+        return _sources(*names, *_room("statistics"), "tables/reproduction.py", "jobs/reproduce.py")
+
+    # inside
+
+    def _content(self, file: str) -> str:
+        if file not in self._contents:
+            self._contents[file] = file_digest(Path(file))
+        return self._contents[file]
+
+    def _folders(self, kind: str) -> list[Path]:
+        return [self.root / f"{kind}s", *[Path(folder) for folder in self.config.plugins]]
+
+
+def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any, Declaration] = {}) -> Declaration:  # noqa: B006
+    path = find(kind, name, folders)
+    key = (kind, path, path.stat().st_mtime_ns)
+    if key not in _cache:
+        _cache[key] = declaration(kind, path)
+    return _cache[key]
+
+
+def _of_backend(backend: str) -> tuple[str, ...]:
+    return (f"models/backends/{backend}.py", *BACKEND_SOURCES.get(backend, ()))
+
+
+@cache
+def _room(name: str) -> tuple[str, ...]:
+    """All files of a package, where it takes less to run its rules again than to tell which of them needs what."""
+    return tuple(f"{name}/{file.name}" for file in sorted((PACKAGE / name).glob("*.py")))
+
+
+def _sources(*names: str) -> list[str]:
+    return list(_sources_seen_from(Path.cwd(), names))
+
+
+@cache
+def _sources_seen_from(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_seen_from(folder, PACKAGE / name) for name in names)
+
+
+def _relative(path: Path) -> str:
+    """Seen from the working directory: a folder moved as a whole has the same inputs and parameters, reruns nothing."""
+    return _seen_from(Path.cwd(), path)
+
+
+@cache
+def _seen_from(folder: Path, path: Path) -> str:
+    return os.path.relpath(path, folder)

@@ -1,0 +1,161 @@
+"""What the report page reads from a results folder besides tables: data sets, environments, pictures. No torch."""
+
+import base64
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from distillbench.data.cards import read_card
+from distillbench.record import Record, RecordError, read_shard
+from distillbench.wording import backend_label, backend_order, metric_label
+
+HEAVY = 2.0  # an SVG this many times as large as its PNG is shown as PNG
+COUNTS = ("nodes", "edges", "graphs", "features", "classes")
+
+
+class Fact(NamedTuple):
+    """One line of the environment. ``mixed``: runs with one library do not all have the same."""
+
+    name: str
+    value: str
+    mixed: bool
+
+
+class Picture(NamedTuple):
+    """A figure. ``alt``: for who cannot see it; ``file``: below the results folder; ``uri``: the picture itself."""
+
+    alt: str
+    caption: str
+    file: str
+    uri: str
+
+
+def data_sets(results: Path, runs: pd.DataFrame) -> list[dict[str, str]]:
+    """What each data set is, in words, by heading."""
+    described = []
+    for name, rows in runs.groupby("dataset", sort=False):
+        path = results / "data" / str(name) / "data.json"
+        card = read_card(path) if path.exists() else None  # not prepared where all of its runs are skipped
+        sizes = ", ".join(f"{(n := getattr(card, key)):,} {key if n != 1 else key[:-1]}" for key in COUNTS if card)
+        ok = rows[rows["status"] == "ok"].head(1).to_dict("records")
+        split = [f"{ok[0][f'n_{part}']:,.0f} {part}" for part in ("train", "val", "test")] if ok else []
+        drawn = "drawn anew for every seed" if rows["resplit"].any() else "the same for every seed"
+        described.append({
+            "Data set": str(name),
+            "Task": f"{rows['task'].iloc[0]}, test {metric_label(str(rows['metric'].iloc[0]))}",
+            "Size": sizes,
+            "Split": f"{', '.join(split)}; {drawn}" if split else drawn,
+            "Source": card.source if card else "",
+            "Licence": card.licence if card else "",
+            "Remark": card.provenance["remark"] if card else "",
+        })  # fmt: skip
+    return described
+
+
+def environment(results: Path, runs: pd.DataFrame) -> tuple[list[Fact], int]:
+    """Versions, machines, devices and threads of the runs in the table, and how many of its runs are without a record.
+
+    A run's record counts where it is the one in the table: its key says so.
+    """
+    wanted = {(str(key), int(seed)) for key, seed, status in runs[["key", "seed", "status"]].itertuples(index=False)
+              if status != "skipped"}  # fmt: skip
+    seen: dict[str, dict[str, Counter[str]]] = {}
+    found = 0
+    for record in _records(results):
+        if (record.key, record.seed) not in wanted:
+            continue
+        found += 1
+        for name, value in record.environment.items():
+            seen.setdefault(name, {}).setdefault(record.backend, Counter())[str(value)] += 1
+    facts = []
+    for name, by_library in sorted(seen.items(), key=lambda item: item[0]):
+        mixed = any(len(values) > 1 for values in by_library.values())
+        facts.append(Fact(name, _values(by_library), mixed))
+    return facts, len(wanted) - found
+
+
+def _records(results: Path) -> Iterable[Record]:
+    files = [*results.glob("teachers/*/*/*/records-*.json"), *results.glob("runs/*/*/*/*/records-*.json")]
+    for file in sorted(files):
+        try:
+            yield from read_shard(file)
+        except (RecordError, OSError):
+            continue  # counted: its runs are without a record
+
+
+def _values(by_library: Mapping[str, Counter[str]]) -> str:
+    """One value where all agree; else each with its library and the number of its runs."""
+    together = sum(by_library.values(), Counter())
+    if len(together) == 1:
+        return next(iter(together))
+    if all(len(values) == 1 for values in by_library.values()):
+        return "; ".join(f"{next(iter(v))} ({backend_label(library)})" for library, v in by_library.items())
+    return "; ".join(
+        f"{value} ({backend_label(library)}, {number} run{'s' * (number != 1)})"
+        for library, values in by_library.items()
+        for value, number in values.most_common()
+    )
+
+
+def spec_in_words(spec: Mapping[str, Any]) -> str:
+    """A model's specification on one line: ``gat, hidden 64, layers 2, residual``; without what is off, 0 or empty."""
+    said = [
+        name if value is True else f"{name} {_plain(value)}"
+        for key, value in spec.items()
+        for name in [key.replace("_", " ")]
+        if key != "model" and value
+    ]
+    return ", ".join([str(spec["model"]), *said])
+
+
+def _plain(value: Any) -> str:
+    return "-".join(map(_plain, value)) if isinstance(value, list) else str(value)
+
+
+def pictures(results: Path, datasets: Sequence[str], shown: Collection[str]) -> list[Picture]:
+    """The figures that are there and ``shown``: per data set, accuracy against cost, of all data sets, feature spaces.
+
+    ``shown``: names below ``results`` of what belongs to this run.
+    """
+    named = [
+        *((name, f"{name}: every seed as a point, mean and 95% interval per method") for name in datasets),
+        *((f"pareto-{name}", f"{name}: accuracy against what it costs, the frontier marked") for name in datasets),
+        (
+            "libraries",
+            "PyG against DGL: difference per method with its interval, and the ratio of their training times",
+        ),
+        ("across", "All data sets and pairs together: mean ranks and which methods differ"),
+    ]
+    named += [
+        (f"structure/{path.stem}", f"{path.stem}: distances in the feature space from one marked point")
+        for path in sorted((results / "figures/structure").glob("*.png"))
+    ]
+    return [picture for name, caption in named if (picture := _picture(results, shown, name, caption))]
+
+
+def curves(results: Path, runs: pd.DataFrame, shown: Collection[str]) -> list[Picture]:
+    """Curves of all runs, a figure per data set, library and pair, where it is there and ``shown`` (see pictures)."""
+    found = []
+    cells = runs[["dataset", "pair", "backend"]].drop_duplicates()
+    places = cells.assign(place=cells["backend"].map(backend_order))
+    ordered = places.sort_values(["dataset", "pair", "place"], kind="stable")
+    for dataset, pair, backend in ordered[["dataset", "pair", "backend"]].itertuples(index=False):
+        name, caption = f"curves/{dataset}-{backend}-{pair}", f"{dataset} · {backend_label(str(backend))} · {pair}"
+        if picture := _picture(results, shown, name, caption, alt=f"Validation curves of every run: {caption}"):
+            found.append(picture)
+    return found
+
+
+def _picture(results: Path, shown: Collection[str], name: str, caption: str, alt: str = "") -> Picture | None:
+    """A figure as SVG, or as PNG where that is far smaller or all there is; None where it is not ``shown``."""
+    svg, png = (f"figures/{name}.{kind}" for kind in ("svg", "png"))
+    files = {file: (results / file).read_bytes() for file in (svg, png) if file in shown and (results / file).is_file()}
+    if not files:
+        return None
+    chosen = png if svg not in files or (png in files and len(files[svg]) > HEAVY * len(files[png])) else svg
+    kind = "image/png" if chosen == png else "image/svg+xml"
+    uri = f"data:{kind};base64,{base64.b64encode(files[chosen]).decode()}"
+    return Picture(alt or caption, caption, chosen, uri)

@@ -1,0 +1,4 @@
+"""One file a table: CSV, HTML, LaTeX, Markdown.
+
+Called by jobs/ and report/; knows statistics/.
+"""

@@ -1,0 +1,4 @@
+"""One run, from seed to result: inputs, what a method sees of them, the loop, the experiment.
+
+Called by jobs/ and profiling/.
+"""

@@ -1,0 +1,44 @@
+"""How names and numbers are written, in every table, figure and sentence."""
+
+import math
+from collections.abc import Iterable
+
+BACKENDS = {"pyg": "PyG", "dgl": "DGL", "csr": "CSR"}  # in the order in which people are shown them
+METRICS = {
+    "accuracy": "accuracy", "micro_f1": "micro-F1", "mean_class_accuracy": "mean class accuracy", "roc_auc": "ROC AUC",
+}  # fmt: skip
+NOTHING = "–"
+
+
+def backend_label(backend: str) -> str:
+    """How people write the library's name: PyG, DGL, CSR."""
+    return BACKENDS.get(backend, backend)
+
+
+def backend_order(backend: str) -> tuple[int, str]:
+    """Sort key: PyG, DGL, CSR, then any other by name."""
+    return list(BACKENDS).index(backend) if backend in BACKENDS else len(BACKENDS), backend
+
+
+def metric_label(metric: str) -> str:
+    """How people write the metric's name."""
+    return METRICS.get(metric, metric)
+
+
+def signed(fraction: float, digits: int = 2) -> str:
+    """A difference of fractions as percentage points with its sign: ``+2.31``, ``−0.40``, ``0.00``; – where NaN."""
+    if math.isnan(fraction):
+        return NOTHING
+    text = f"{100 * fraction:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def table_row(texts: Iterable[str]) -> str:
+    """One row of a Markdown table, of texts that are escaped already."""
+    return f"| {' | '.join(texts)} |"
+
+
+def markdown_text(text: str) -> str:
+    """Escape what Markdown would read as markup; pipes would end a table cell."""
+    escaped = "".join(f"\\{char}" if char in "\\|*`[]~" else char for char in " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
