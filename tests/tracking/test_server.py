@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from distillbench.cli import main
-from distillbench.tracking import sync
 from distillbench.tracking.server import _postgres, serve
 from distillbench.tracking.store import TrackingError, import_mlflow
+from distillbench.tracking.sync import sync
 from tests.needs import POSTGRES, WITHOUT_POSTGRES, needs_postgres
 from tests.tracking.conftest import free_port, put, record
 

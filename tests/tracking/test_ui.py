@@ -14,10 +14,9 @@ import pytest
 
 from distillbench.cli import main
 from distillbench.record import Record, write_record
-from distillbench.tracking import sync
 from distillbench.tracking import sync as tracking
 from distillbench.tracking.store import TrackingError
-from distillbench.tracking.sync import ui
+from distillbench.tracking.sync import sync, ui
 from tests.needs import CHROMEDRIVER, CHROMIUM, needs_chromium
 from tests.tracking.conftest import free_port
 

@@ -49,8 +49,7 @@ HELD = '''"""The student alone, held in the third epoch of its second seed until
 import time
 from pathlib import Path
 
-from distillbench.method import Method
-from distillbench.params import ALL_TASKS
+from distillbench.plugin import ALL_TASKS, Method
 
 
 class Held(Method):
