@@ -2,7 +2,6 @@
 
 import io
 import os
-import sys
 import urllib.error
 import zipfile
 from functools import cache
@@ -98,8 +97,7 @@ def test_counts(name):
 @needs_real
 @pytest.mark.parametrize("name", FILES)
 def test_the_real_content_is_known_by_its_digest(name):
-    module = sys.modules[plugin_of(name).__module__]
-    assert graph_of(name).digest == module.CONTENT
+    assert graph_of(name).digest == plugin_of(name).content
 
 
 @needs_real
@@ -358,7 +356,7 @@ def offered(written, monkeypatch, tmp_path):
     calls = []
 
     def offer(name, answer=whole):
-        monkeypatch.setattr(sys.modules[plugin_of(name).__module__], "PUBLISHED", archives.git_id(whole))
+        monkeypatch.setattr(plugin_of(name), "published", archives.git_id(whole))
 
         def download_url(url, folder, log=True, filename=None):
             calls.append(url)

@@ -1,6 +1,5 @@
 """Any config"""
 
-import argparse
 import copy
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from distillbench.config.config import ConfigError
 from distillbench.jobs.run import read_plan
+from distillbench.jobs.selection import Options
 from distillbench.plan.plan import Plan
 from tests.fuzz.conftest import cases
 
@@ -88,7 +88,7 @@ def outcome(text: str | bytes) -> Plan | str:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "fuzzed.yaml"
         file.write_bytes(text.encode() if isinstance(text, str) else text)
-        options = argparse.Namespace(config=file, results=None, epochs=None)
+        options = Options(file)
         try:
             plan = read_plan(options, [])
         except ConfigError as error:

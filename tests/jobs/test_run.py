@@ -325,8 +325,8 @@ def test_only_what_is_needed_is_selected(here):
 
 
 def test_a_selected_job_trains_the_seeds_that_were_asked_for(here):
-    options = run._options([*OPTIONS, "--methods", "at", "--seeds", "1-2"])  # of three, two a job
-    tasks = run.select(run.read_plan(options, options.set), options)
+    options = selection.Options(Path("config.yaml"), methods=("at",), seeds=[1, 2])  # of three, two a job
+    tasks = run.select(run.read_plan(options, ()), options)
     cell = "synthetic/pyg/gat"
     assert {task.name: task.arguments["params"]["seeds"] for task in tasks if task.seeds} == {
         f"{cell}/{method}/{shard}": [seed] for method in ("teacher", "at") for shard, seed in ((0, 1), (1, 2))

@@ -19,6 +19,7 @@ from distillbench.models.backends.adjacency import Batched, adjacency
 from distillbench.models.backends.base import Graph
 from distillbench.models.backends.csr_functions import attention, edge_moments, neighbour_max, neighbour_sum
 from distillbench.models.gnn import GNN, initialise
+from tests.needs import excused_in_ci
 
 # sorted by destination, sources of a node in no order; nodes 2 and 4 have no incoming edge, node 6 no outgoing one,
 # node 5 a self-loop
@@ -420,7 +421,7 @@ def test_two_passes_give_the_same_bits():
     assert all(torch.equal(first, second) for first, second in zip(*found, strict=True))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=excused_in_ci("needs a CUDA device"))
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_cuda_a_layer_is_what_it_is_on_the_cpu(kind):
     found = []

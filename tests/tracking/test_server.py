@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from base64 import b64encode
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -97,7 +98,8 @@ class Server:
         """Everything at once, PostgreSQL as well, as in a power cut."""
         everything = self.everything()
         for each in everything:
-            each.kill()
+            with suppress(psutil.NoSuchProcess):  # one that ended by itself meanwhile, as PostgreSQL's workers do
+                each.kill()
         self.process.wait()
         wait_for(lambda: not alive(everything))
 
