@@ -59,7 +59,9 @@ def test_an_edited_neighbour_is_read_again_and_two_folders_have_their_own(tmp_pa
 
 
 def test_a_plug_ins_neighbours_are_sources_of_its_runs(tmp_path):
-    written(tmp_path / "mine", "from ._shared import FACTOR")
+    written(tmp_path / "mine", "from ._shared import FACTOR")  # the data set, too
+    (tmp_path / "mine/mine.py").write_text(METHOD.format(imported="from ._of_method import FACTOR"))
+    (tmp_path / "mine/_of_method.py").write_text("FACTOR = 3\n")
     values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     digits = {"dataset": "mydigits", **values["datasets"]["digits"]}
     config = {**values, "plugins": [str(tmp_path / "mine")], "datasets": {"mydigits": digits},
@@ -68,11 +70,16 @@ def test_a_plug_ins_neighbours_are_sources_of_its_runs(tmp_path):
     def sources(method):
         plan = make_plan(config, [], ROOT)
         named = {Path(file).name for file in plan.run_sources("mydigits", "csr", method)}
-        return named, plan.code_digest("mydigits", "csr", method)
+        return named & {"mine.py", "_of_method.py", "mydigits.py", "_shared.py", "_deeper.py"}, plan.code_digest(
+            "mydigits", "csr", method
+        )
 
-    assert {"mine.py", "mydigits.py", "_shared.py", "_deeper.py"} <= sources("mine")[0]
-    assert {"mydigits.py", "_shared.py", "_deeper.py"} <= sources("teacher")[0]  # of its data set
+    of_data = {"mydigits.py", "_shared.py", "_deeper.py"}
+    assert sources("mine")[0] == of_data | {"mine.py", "_of_method.py"}
+    assert sources("kd")[0] == sources("teacher")[0] == of_data
     before = {method: sources(method)[1] for method in ("mine", "kd", "teacher")}
+    (tmp_path / "mine/_of_method.py").write_text("FACTOR = 4\n")
+    assert {method for method in before if sources(method)[1] != before[method]} == {"mine"}
     (tmp_path / "mine/_deeper.py").write_text("DEEPER = 3\n")
     assert all(sources(method)[1] != before[method] for method in before)
     assert "_shared.py" in {Path(file).name for file in make_plan(config, [], ROOT).data_sources("mydigits")}
