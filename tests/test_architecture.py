@@ -23,10 +23,15 @@ def test_an_import_upwards_or_around_is_named(tmp_path):
         file.write("\n\ndef late():\n    from distillbench.training.fit import fit\n")
     with (copy / "statistics/power.py").open("a") as file:
         file.write("\nfrom distillbench.statistics import compare\n")
+    with (copy / "data/cards.py").open("a") as file:
+        file.write("\nfrom ..models.gnn import Output\nfrom .tasks import Task\n")
     with (copy / "record.py").open("a") as file:
         file.write("\nimport distillbench.paths\nimport distillbench.plugin\n")
     graph = imports(copy)
-    assert upward(graph) == [("data.tasks", "training.fit"), ("record", "plugin")]
+    assert upward(graph) == [
+        ("data.cards", "models.gnn"), ("data.tasks", "training.fit"), ("record", "plugin"),
+    ]  # fmt: skip
+    assert "data.tasks" in graph["data.cards"]
     assert {"statistics.compare", "statistics.power", "data.tasks", "training.fit"} <= set(cycles(graph))
 
 

@@ -81,6 +81,9 @@ def test_pairs_that_are_left_out_leave_their_data_sets_out(here):
         ({"methods": ["kdd"]}, "--method: unknown 'kdd': did you mean 'kd'?"),
         ({"datasets": ["digit"]}, "--dataset: unknown 'digit': did you mean 'digits'?"),
         ({"pairs": ["gatt"]}, "--pair: unknown 'gatt': did you mean 'gat'?"),
+        ({"settings": ["datasets=null"], "pairs": ["gat"]}, "datasets: "),
+        ({"settings": ["datasets.digits=null"], "methods": ["kd"]}, "datasets.digits: "),
+        ({"settings": ["results=null"]}, "results: "),
         ({"seeds": [1, 2]}, "--seeds: tables are of the seeds from 0 on, such as 0-2"),
         ({"settings": ["seeds"]}, "--set seeds: must be KEY=VALUE"),
     ],
@@ -88,6 +91,18 @@ def test_pairs_that_are_left_out_leave_their_data_sets_out(here):
 def test_what_is_not_there_is_named(here, asked, message):
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
         narrowed(Path("tiny.yaml"), **asked)
+
+
+@pytest.mark.parametrize("asked", [["--seeds", "3-1"], ["--seeds", "a"], ["--method", ","], ["--dataset", ""]])
+def test_a_selection_that_selects_nothing_is_refused(here, capsys, asked):
+    assert main(["plan", "tiny.yaml", *asked]) == 2
+    assert asked[0] in capsys.readouterr().err
+
+
+def test_a_folder_is_no_config(here, capsys):
+    (here / "folder.d").mkdir()
+    assert main(["plan", "folder.d"]) == 2
+    assert "folder.d: a folder, not a config" in capsys.readouterr().err
 
 
 # runs
@@ -106,7 +121,7 @@ def test_a_dry_run_by_snakemake_is_of_the_part_that_is_asked_for(here, capfd):
     assert main(["run", "tiny.yaml", "--method", "at", "--dataset", "synthetic", "--seeds", "0-2", "-n"]) == 0
     counts = dict(line.split() for line in capfd.readouterr().out.splitlines() if len(line.split()) == 2)
     assert (counts["dataset"], counts["teacher"], counts["distill"]) == ("1", "1", "2")
-    assert yaml.safe_load((here / "results/config.yaml").read_text())["seeds"] == 3
+    assert not (here / "results").exists()
 
 
 def test_methods_given_to_snakemake_replace_those_of_the_config(here):
@@ -117,6 +132,11 @@ def test_methods_given_to_snakemake_replace_those_of_the_config(here):
     assert done.returncode == 0, done.stderr
     counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
     assert counts["distill"] == "6"  # two methods, three cells
+
+
+def test_a_report_without_records_says_what_is_missing(here, capsys):
+    assert main(["report", "tiny.yaml"]) == 1
+    assert "12 of 12 files of records are missing, such as results/teachers/" in capsys.readouterr().err
 
 
 def test_a_plan_says_what_is_run_and_what_cannot_be_concluded(here, capsys):
@@ -144,6 +164,12 @@ def test_a_new_file_is_made_from_the_template_and_keeps_the_contract(here, capsy
     assert main(["check", str(file), *(["--backend", "csr"] if kind == "method" else [])]) == 0
     out = capsys.readouterr().out
     assert "failed" not in out and ("keeps the contract" in out or "passed" in out)
+    values = yaml.safe_load((here / "tiny.yaml").read_text())
+    values |= {"methods": {"supervised": None, "my_own": None}} if kind == "method" else {}
+    values |= {"datasets": {"my_own": {"pairs": {"gat": PAIR}}}} if kind == "dataset" else {}
+    (here / "own.yaml").write_text(yaml.safe_dump(values))
+    assert main(["plan", "own.yaml"]) == 0  # what is made here is found here
+    assert "my_own" in capsys.readouterr().out
     assert main(["new", kind, "my_own"]) == 2 and main(["new", kind, "My-Own"]) == 2
 
 
@@ -180,10 +206,10 @@ def test_lists_have_a_line_each_with_the_tasks(capsys, what, name, about):
 
 
 def test_the_folder_of_results_is_the_configs_as_the_program_reads_it(here, capsys):
-    for text in ("results/my runs", '"results/q"  # mine', "'results/x'"):
+    for text in ("results/my runs", '"results/q"  # mine', "'results/x'", "~/bench"):
         (here / "odd.yaml").write_text(f"{json.dumps('results')}: {text}\n")
         assert main(["power", "odd.yaml"]) == 1
-        folder = yaml.safe_load(f"a: {text}")["a"]
+        folder = Path(yaml.safe_load(f"a: {text}")["a"]).expanduser()
         assert f"no runs at {folder}/tables/runs.parquet" in capsys.readouterr().err
 
 

@@ -16,7 +16,8 @@ import pytest
 import distillbench
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ("Snakefile", "methods/lsp.py", "methods/_template.py", "datasets/digits.py", "config/smoke.yaml",
+SHIPPED = ("Snakefile", "methods/lsp.py", "methods/_template.py", "datasets/digits.py", "datasets/_template.py",
+           "config/smoke.yaml",
            "config/ablations/tap.yaml", "profiles/default/config.yaml", "workflow/rules/common.smk",
            "workflow/scripts/train.py", "workflow/report/workflow.rst")  # fmt: skip
 
@@ -60,15 +61,15 @@ def test_an_installed_wheel_runs_to_its_table_outside_any_checkout(built, tmp_pa
     """In an environment that sees the dependencies that are installed here, and no checkout."""
     venv.create(tmp_path / "environment", with_pip=False, symlinks=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "environment")}))
-    with zipfile.ZipFile(next(built.glob("*.whl"))) as archive:
-        archive.extractall(site)
-    (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")  # not its .pth files: no checkout
     python = tmp_path / "environment/bin/python"
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, str(next(built.glob("*.whl")))], check=True)
+    (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")  # not its .pth files: no checkout
     (folder := tmp_path / "empty folder").mkdir()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DISTILLBENCH"))}
 
     def call(*arguments: str) -> str:
-        command = [str(python), "-m", "distillbench", *arguments]
+        command = [str(python.with_name("distillbench")), *arguments]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -77,6 +78,8 @@ def test_an_installed_wheel_runs_to_its_table_outside_any_checkout(built, tmp_pa
                            env=environment, capture_output=True, text=True, check=True)  # fmt: skip
     assert where.stdout.strip() == str(site / "distillbench/__init__.py")
     assert "lsp" in call("list", "methods")
+    call("new", "method", "my_own")
+    assert "my_own" in call("plan", "smoke", "--method", "my_own")
     output = call("run", "smoke", "--backend", "csr", "--dataset", "digits", "--cores", "2")
     table = (folder / "results/smoke/tables/comparison.md").read_text()
     assert table in output

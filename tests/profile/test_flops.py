@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch_geometric.nn import MessagePassing
 
+from distillbench.config.specs import MODELS
 from distillbench.models.backends import get_backend
-from distillbench.profiling.flops import dense_flops, edge_flops
+from distillbench.profiling.flops import COUNTED, dense_flops, edge_flops
 
 NODES, FEATURES, CLASSES = 50, 6, 3  # of the small data
 
@@ -140,3 +141,13 @@ def test_layers_on_compressed_rows_count_as_the_libraries_do(small):
     dense = 2 * NODES * (FEATURES * 8 + 8 * CLASSES)
     # the first layer sums its input, which is narrower than its output, the second its output
     assert counted(small, spec, get_backend("csr"), small.ring()) == (dense, 2 * 3 * NODES * (FEATURES + CLASSES))
+
+
+def test_a_model_that_the_formulas_do_not_know_has_no_figure(small):
+    assert {(model, library) for model in MODELS for library in ("pyg", "dgl", "csr")} == COUNTED
+    backend = get_backend("csr")
+    model = small.model_of({"model": "gcn", "hidden": 4}, backend)
+    inputs, split = small.inputs_of(small.ring(), backend)
+    batch = inputs.ordered(split.train)[0]
+    with pytest.raises(NotImplementedError, match="no formula for the messages of 'gcn' with 'other'"):
+        edge_flops(model, model(batch.graph, batch.x), "other")

@@ -21,7 +21,7 @@ def test_there_are_published_runs():
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
 def test_published_tables_follow_from_the_published_runs(folder):
-    """Where this fails after a change of the statistics: python -m distillbench.report.publish --again."""
+    """Where this fails after a change of the statistics: distillbench publish --again."""
     facts = pd.read_json(folder / "provenance.json", typ="series")
     settings = Compare(**yaml.safe_load((ROOT / facts["config"]["file"]).read_text()).get("compare", {}))
     found = compare.compare(runs_of_csv(folder / "runs.csv"), **settings.model_dump())

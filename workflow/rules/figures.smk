@@ -1,4 +1,4 @@
-# Every figure is a PNG and an SVG. What is drawn is in distillbench/drawing.py, how it looks in one style file.
+# Every figure is a PNG and an SVG. What is drawn is in distillbench/figures/, how it looks in one style file.
 rule figure:
     input:
         runs=f"{RESULTS}/tables/runs.parquet",

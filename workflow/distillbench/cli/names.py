@@ -1,6 +1,6 @@
 """Names that a command takes, and their completion: methods, data sets, pairs, configs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ def config_file(name: str | None) -> Path:
     for place in places:
         if place.is_file():
             return place
+    if Path(name).is_dir():
+        raise ConfigError(f"{name}: a folder, not a config")
     raise ConfigError(f"{name}: no such config{suggestion(name, config_names())}")
 
 
@@ -36,9 +38,10 @@ def config_names() -> list[str]:
     return sorted(found)
 
 
-def names_of(kind: str) -> list[str]:
-    """Names of the plug-ins of a kind ("methods", "datasets"), here and as shipped."""
-    return available([folder / kind for folder in {Path().resolve(), home().resolve()}])
+def names_of(kind: str, plugins: Iterable[str] = ()) -> list[str]:
+    """Names of the plug-ins of a kind ("methods", "datasets"): here, as shipped and in other folders of plug-ins."""
+    folders = (*(folder / kind for folder in {Path().resolve(), home().resolve()}), *map(Path, plugins))
+    return available(folders)
 
 
 def _of_config(key: str) -> Complete:
@@ -64,8 +67,11 @@ def _configs(_: click.Context, __: click.Parameter, incomplete: str) -> list[Com
     ]
 
 
-def _split(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for value in values for name in value.split(",") if name)
+def _split(ctx: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(name for value in values for name in value.split(",") if name)
+    if values and not names and not ctx.resilient_parsing:  # as completion parses
+        raise click.BadParameter("names nothing")
+    return names
 
 
 CONFIG = click.argument("config", required=False, shell_complete=_configs)

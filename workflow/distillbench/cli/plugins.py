@@ -60,7 +60,13 @@ def new(kind: str, name: str, folder: Path | None) -> int:
 
 @click.command("list")
 @click.argument("what", type=click.Choice(["methods", "datasets", "models"]))
-@click.option("--folder", "folders", multiple=True, type=click.Path(path_type=Path), help="And those of this folder.")
+@click.option(
+    "--folder",
+    "folders",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="And those of this folder.",
+)
 def list_(what: str, folders: Sequence[Path]) -> int:
     """List what there is, a line each, with the tasks it is for."""
     if what == "models":
@@ -97,6 +103,8 @@ def _declared(what: str, folders: Sequence[Path]) -> list[tuple[str, str, str]]:
 @click.option("--check", "checking", is_flag=True, help="Write nothing; fail where a page is out of step.")
 def docs(checking: bool) -> int:
     """Write docs/methods.md from the methods' files, and the drawing in docs/architecture.md from the imports."""
+    if not (Path("docs/architecture.md").is_file() and Path("Snakefile").is_file()):
+        raise click.ClickException(f"{Path.cwd()}: no checkout of distillbench, whose pages these are")
     from distillbench.contract.architecture import write_drawing
     from distillbench.contract.catalogue import write_catalogue
     from distillbench.paths import PACKAGE

@@ -19,9 +19,9 @@ RESULTS = click.option(
 def _of_config(config: str | None, results: Path | None) -> Path:
     """The folder of results that is named, or the config's as the program reads it."""
     if results:
-        return results
+        return results.expanduser()
     values = read_values(config_file(config)) if config or Path("config/config.yaml").is_file() else {}
-    return Path(str(values.get("results", "results"))).expanduser()
+    return Path(str(values.get("results") or "results")).expanduser()
 
 
 @click.command()

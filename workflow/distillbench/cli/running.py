@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import click
 import yaml
 
 from distillbench.cli.names import CONFIG, config_file, names_of, several
-from distillbench.config.config import ConfigError
-from distillbench.config.yaml_files import read_values
+from distillbench.config.config import ConfigError, read_config
+from distillbench.config.yaml_files import copies_problem, read_values
 from distillbench.params import TEACHER, suggestion
 from distillbench.paths import home
 
@@ -26,7 +27,10 @@ def _seeds(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
         parts = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
         if not parts:
             raise click.BadParameter(f"{text!r} is neither a seed nor a range such as 0-9")
-        found |= set(range(int(parts[1]), int(parts[2] or parts[1]) + 1))
+        first, last = int(parts[1]), int(parts[2] or parts[1])
+        if last < first:
+            raise click.BadParameter(f"{text!r} goes down: {last}-{first}")
+        found |= set(range(first, last + 1))
     return sorted(found) or None
 
 
@@ -58,7 +62,7 @@ def _selection(command: Any) -> Any:
 
 @click.command()
 @_selection
-@click.option("--cores", type=click.IntRange(1), help="Jobs at a time (default: all cores).")
+@click.option("--cores", type=click.IntRange(1), help="Jobs at a time (default: all cores; without Snakemake one).")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would run, and run nothing.")
 @click.option("--no-snakemake", is_flag=True, help="Train in this process.")
 @click.option("--epochs", type=click.IntRange(1), help="With it: a trial.")
@@ -97,10 +101,18 @@ def run(
     for name, value in (("--epochs", epochs), ("--publish", publish)):
         if value:
             raise click.UsageError(f"{name}: goes with --no-snakemake")
+    from distillbench.plan.plan import make_plan
+
     values, changed = narrowed(file, settings=settings, **asked)
-    return _snakemake(
-        _written(values, file) if changed else file, cores, dry_run, Path(values.get("results", "results"))
-    )
+    results = make_plan(values, [file], home()).paths.root  # what cannot run is said before anything is written
+    if not changed:
+        return _snakemake(file, cores, dry_run, results)
+    if dry_run:
+        with tempfile.TemporaryDirectory() as folder:
+            return _snakemake(_written(values, file, Path(folder)), cores, dry_run, results)
+    if (results / "tables").is_dir():
+        click.echo(f"{results}: its tables, figures and report will be of this part alone; all records stay", err=True)
+    return _snakemake(_written(values, file, results), cores, dry_run, results)
 
 
 def _without_snakemake(
@@ -136,6 +148,8 @@ def _without_snakemake(
         made = finish(make_plan(values, [file], home()))
         click.echo("\n" + (made / "comparison.md").read_text(encoding="utf-8"), nl=False)
 
+    if read_values(file).get("export"):
+        click.echo("export: copies are made by Snakemake alone, so there will be none", err=True)
     return run_jobs(options, finish if of_table else None)
 
 
@@ -159,6 +173,7 @@ def narrowed(
 
     before = read_values(file)
     values = with_settings(read_values(file), settings)
+    read_config(values, [file])  # what is cut below has the form of a config
     if datasets:
         values["datasets"] = _some("--dataset", values.get("datasets") or {}, datasets)
     if pairs:
@@ -172,7 +187,7 @@ def narrowed(
     if methods:
         there = dict(values.get("methods") or {})
         baseline = (values.get("compare") or {}).get("baseline", "supervised")
-        every = {**dict.fromkeys(names_of("methods")), **there}
+        every = {**dict.fromkeys(names_of("methods", values.get("plugins") or ())), **there}
         values["methods"] = _some(
             "--method", every, [name for name in (baseline, *methods) if name in every or name in methods]
         )
@@ -201,12 +216,11 @@ def _some(option: str, known: dict[str, Any], asked: Sequence[str]) -> dict[str,
     return {name: known[name] for name in dict.fromkeys(asked)}
 
 
-def _written(values: dict[str, Any], file: Path) -> Path:
+def _written(values: dict[str, Any], file: Path, folder: Path) -> Path:
     """The file of the config that is run: it stays with its results, as what they are of."""
     from distillbench.record import write_atomically
 
-    results = Path(str(values.get("results", "results"))).expanduser()
-    target = results / "config.yaml"
+    target = folder / "config.yaml"
     write_atomically(
         target, f"# {file}, as `distillbench run` was asked for it\n{yaml.safe_dump(values, sort_keys=False)}"
     )
@@ -245,6 +259,8 @@ def plan(config: str | None, *, settings: Sequence[str], **asked: Any) -> int:
     file = config_file(config)
     values, _ = narrowed(file, settings=settings, **asked)
     planned = make_plan(values, [file], home())
+    if problem := copies_problem(planned.config.export):
+        raise ConfigError(f"{file}:\n  {problem}")
     click.echo(forecast(planned, [Path("results/reference"), home() / "results/reference"]))
     return 0
 

@@ -45,8 +45,12 @@ def _name(file: Path, package: Path) -> str:
 
 def _imported(file: Path, package: str, known: dict[str, Path]) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == package):
             base = (node.module or "").removeprefix(package).lstrip(".")
+            if node.level:  # from the file's own package, or one above it
+                root = next(folder for folder in file.parents if folder.name == package)
+                above = file.parents[node.level - 1].relative_to(root).parts
+                base = ".".join((*above, *filter(None, [node.module])))
             for alias in node.names:
                 full = f"{base}.{alias.name}".lstrip(".")
                 yield full if full in known else base

@@ -32,16 +32,18 @@ def _grid(plan: Plan) -> list[str]:
 
 
 def _time(plan: Plan, published: Sequence[Path]) -> list[str]:
-    known: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    known: dict[tuple[str, ...], list[float]] = defaultdict(list)
     for file in {file.resolve() for folder in published for file in folder.glob("*/runs.csv")}:
         with file.open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):
-                if row.get("train_seconds"):
-                    known[row["dataset"], row["backend"], row["method"]].append(float(row["train_seconds"]))
+                if row.get("train_seconds") and row["status"] == "ok":
+                    known[row["dataset"], row["backend"], row["pair"], row["method"]].append(
+                        float(row["train_seconds"])
+                    )
     total, unknown = 0.0, []
     for cell in plan.cells:
         for method in (TEACHER, *plan.methods_of(cell)):
-            seconds = known.get((cell.dataset, cell.backend, method))
+            seconds = known.get((*cell, method))
             if seconds:
                 total += median(seconds) * plan.config.seeds
             else:
@@ -49,7 +51,7 @@ def _time(plan: Plan, published: Sequence[Path]) -> list[str]:
     if len(unknown) == sum(1 + len(plan.methods_of(cell)) for cell in plan.cells):
         return ["Nothing like it is among the published runs: how long it takes is not known."]
     text = f"Published runs of these data sets and methods trained for {timedelta(seconds=round(total))} on one core"
-    return [f"{text}{_but(unknown)}; models and training may differ."]
+    return [f"{text}{_but(unknown)}, without tuning and further teachers; models and training may differ."]
 
 
 def _but(unknown: Sequence[tuple[Cell, str]]) -> str:

@@ -204,7 +204,9 @@ class Sources:
         return self._contents[file]
 
     def _folders(self, kind: str) -> list[Path]:
-        return [self.root / f"{kind}s", *[Path(folder) for folder in self.config.plugins]]
+        here = Path(f"{kind}s")  # of a folder that is no checkout: what `distillbench new` makes there
+        own = [here] if here.is_dir() and here.resolve() != (self.root / here).resolve() else []
+        return [self.root / f"{kind}s", *own, *[Path(folder) for folder in self.config.plugins]]
 
 
 def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any, Declaration] = {}) -> Declaration:  # noqa: B006

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from distillbench.jobs import figures, tables
+from distillbench.jobs.reproduce import reproduce
 from distillbench.plan.plan import Plan
+from distillbench.record import RecordError
 from distillbench.report.facts import facts_of
 from distillbench.report.page import write_report
+from distillbench.tables.tuning import tuning_table
 
 
 def finish(plan: Plan) -> Path:
@@ -14,6 +17,9 @@ def finish(plan: Plan) -> Path:
     Raises RecordError naming every file of records that is missing or of another config.
     """
     root, compare = plan.paths.root, plan.config.compare
+    if missing := [file for file in plan.shard_files() if not Path(file).is_file()]:
+        number = f"{len(missing)} of {len(plan.shard_files())} files of records are missing"
+        raise RecordError(f"{number}, such as {missing[0]}: distillbench run makes them")
     made, drawn = root / "tables", root / "figures"
     runs, comparison = made / "runs.parquet", made / "comparison.parquet"
     profiles = [file for file in plan.profile_table() if Path(file).is_file()]
@@ -36,7 +42,16 @@ def finish(plan: Plan) -> Path:
         figures.libraries(outputs["equivalence"], *_pictures(drawn / "libraries"))
     if "across.png" in wanted:
         figures.across(str(runs), *_pictures(drawn / "across"), compare.baseline, compare.alpha)
-    write_report(root, facts_of(plan), root / "report" / "index.html")
+    if plan.config.tune:
+        tuning_table(plan.tuning_files(), str(made / "tuning.csv"))
+    if published := plan.published_pairs():
+        outputs = {"csv": "csv", "html": "html", "markdown": "md"}
+        files = {name: str(made / f"reproduction.{ending}") for name, ending in outputs.items()}
+        reproduce(str(runs), plan.cards(), published, files)
+    facts = facts_of(plan)
+    # drawn by a rule of its own, so what is there may be of another run
+    facts["shown"] = [file for file in facts["shown"] if "figures/structure" not in file]
+    write_report(root, facts, root / "report" / "index.html")
     return made
 
 

@@ -107,7 +107,9 @@ def _cpu() -> str:
 
 def elapsed_time() -> str:
     """Wall time as the newest Snakemake log has it."""
-    log = max(Path(".snakemake/log").glob("*.log"), key=lambda path: path.stat().st_mtime)
+    log = max(Path(".snakemake/log").glob("*.log"), key=lambda path: path.stat().st_mtime, default=None)
+    if log is None:
+        raise FileNotFoundError("no log of Snakemake says how long the run took: give --elapsed h:mm:ss")
     found = re.search(r"Elapsed time: ([\d:.]+)", log.read_text())
     if not found:
         raise SystemExit(f"{log}: the last run of Snakemake did not finish")
