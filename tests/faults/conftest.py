@@ -31,7 +31,7 @@ CONFIG: dict[str, Any] = {
     },
     "methods": {"supervised": {}, "kd": {}},
     "profile": False,
-    "execution": {"checkpoint_seconds": 0.05},
+    "execution": {"checkpoint_seconds": 1e-6},  # after every epoch, however fast the machine is
 }
 
 
