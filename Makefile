@@ -34,7 +34,7 @@ test: $(VENV)/installed  ## set up, check style and types, run the tests
 	pytest -n logical --maxprocesses 4
 
 test-python: $(VENV)/installed  ## install the wheel for another interpreter and run it: PYTHON=python3.13 (may download CUDA)
-	rm -rf build/wheel build/environment
+	rm -rf build
 	pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
 	$(PYTHON) -m venv build/environment
 	build/environment/bin/pip install --quiet build/wheel/distillbench-*.whl

@@ -117,6 +117,14 @@ def test_one_method_on_one_data_set_without_snakemake_ends_in_its_table(here, ca
     assert (here / "results/report/index.html").is_file() and (here / "results/figures/digits.png").is_file()
 
 
+def test_any_method_there_is_a_file_of_is_run_without_snakemake_too(here, capfd):
+    part = ("--method", "sp", "--dataset", "synthetic", "--seeds", "0")
+    assert main(["run", "tiny.yaml", "--no-snakemake", "-n", *part]) == 0
+    jobs = [line.split()[0] for line in capfd.readouterr().out.splitlines()[:-1]]
+    cell = "synthetic/csr/gat"
+    assert jobs == ["data/synthetic", f"{cell}/teacher/0", f"{cell}/supervised/0", f"{cell}/sp/0"]
+
+
 def test_a_dry_run_by_snakemake_is_of_the_part_that_is_asked_for(here, capfd):
     assert main(["run", "tiny.yaml", "--method", "at", "--dataset", "synthetic", "--seeds", "0-2", "-n"]) == 0
     counts = dict(line.split() for line in capfd.readouterr().out.splitlines() if len(line.split()) == 2)
@@ -150,6 +158,22 @@ def test_a_plan_says_what_is_run_and_what_cannot_be_concluded(here, capsys):
     (here / "many.yaml").write_text(yaml.safe_dump({**TINY, "seeds": 6, "methods": {"supervised": None, **many}}))
     assert main(["plan", "many.yaml"]) == 0  # 2 / 2⁶ is above 0.05 / 8, 2 / 2⁹ is not
     assert "digits · csr · gat: 8 comparisons at 0.05 together take 9 seeds" in capsys.readouterr().out
+
+
+def test_a_plan_says_how_long_published_runs_took(here, capsys):
+    """The median over finished seeds, times the seeds of the config, of every run that somebody published."""
+    published = here / "results/reference/mine"
+    published.mkdir(parents=True)
+    rows = ["dataset,backend,pair,method,status,train_seconds"]
+    for method, seconds in (("teacher", (100, 300, 200)), ("kd", (10, 20, 30)), ("at", (1000,))):
+        rows += [f"synthetic,csr,{'gat' if method != 'at' else 'gcn'},{method},ok,{each}" for each in seconds]
+    rows += ["synthetic,csr,gat,kd,diverged,5000"]
+    (published / "runs.csv").write_text("\n".join(rows) + "\n")
+    assert main(["plan", "tiny.yaml", "--dataset", "synthetic", "--seeds", "0-5"]) == 0
+    said = "trained for 0:22:00 on one core (without 2 kinds of runs that nobody published)"  # (200 + 20) s × 6
+    assert said in capsys.readouterr().out
+    assert main(["plan", "tiny.yaml", "--dataset", "digits", "--pair", "gcn"]) == 0
+    assert "how long it takes is not known" in capsys.readouterr().out
 
 
 # plug-ins

@@ -1,5 +1,7 @@
 """A plug-in may import files of its own folder, and they decide what is run again."""
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,12 @@ def written(folder, imported, factor=2):
     return folder / "mine.py"
 
 
-@pytest.mark.parametrize("imported", ["from ._shared import FACTOR", "from . import _shared\nFACTOR = _shared.FACTOR"])
+BY_A_DOT = pytest.mark.parametrize(
+    "imported", ["from ._shared import FACTOR", "from . import _shared\nFACTOR = _shared.FACTOR"]
+)
+
+
+@BY_A_DOT
 def test_a_neighbour_is_imported_by_a_dot(tmp_path, imported):
     path = written(tmp_path / "mine", imported)
     assert load("method", path).factor() == 2
@@ -51,11 +58,31 @@ def test_or_without_one(tmp_path):
     assert neighbours(path) == [tmp_path / "mine/_plain.py"]
 
 
-def test_an_edited_neighbour_is_read_again_and_two_folders_have_their_own(tmp_path):
-    first, second = (written(tmp_path / name, "from ._shared import FACTOR", n) for name, n in (("a", 2), ("b", 5)))
+@BY_A_DOT
+def test_an_edited_neighbour_is_read_again_and_two_folders_have_their_own(tmp_path, imported):
+    first, second = (written(tmp_path / name, imported, n) for name, n in (("a", 2), ("b", 5)))
     assert (load("method", first).factor(), load("method", second).factor()) == (2, 5)
     (tmp_path / "a/_deeper.py").write_text("DEEPER = 70\n")
     assert (load("method", first).factor(), load("method", second).factor()) == (70, 5)
+
+
+def test_a_plug_in_of_one_folder_finds_its_own_neighbours_later(tmp_path):
+    """An import inside a function is made when the method runs, after others were loaded."""
+    late = "def late():\n    from ._shared import FACTOR\n    return FACTOR\n\nFACTOR = None"
+    first, second = (load("method", written(tmp_path / name, late, n)) for name, n in (("a", 2), ("b", 5)))
+    assert [sys.modules[each.__module__].late() for each in (first, second)] == [2, 5]
+
+
+def test_without_a_dot_too_and_what_the_process_has_imported_before_stays_its_own(tmp_path, monkeypatch):
+    for folder, factor in (("a", 2), ("b", 5)):
+        written(tmp_path / folder, "from _plain import FACTOR")
+        (tmp_path / folder / "_plain.py").write_text(f"FACTOR = {factor}\n")
+        (tmp_path / folder / "_of_the_process.py").write_text("")
+    with monkeypatch.context() as started_there:
+        started_there.syspath_prepend(tmp_path / "a")
+        own = importlib.import_module("_of_the_process")
+    assert [load("method", tmp_path / folder / "mine.py").factor() for folder in ("a", "b", "a")] == [2, 5, 2]
+    assert sys.modules["_of_the_process"] is own and "_plain" not in sys.modules
 
 
 def test_a_plug_ins_neighbours_are_sources_of_its_runs(tmp_path):

@@ -284,7 +284,7 @@ def here(tmp_path, monkeypatch):
         (["--dataset", "syntetic"], "--dataset: unknown 'syntetic': did you mean 'synthetic'?"),
         (["--method", "supervized"], "--method: unknown 'supervized': did you mean 'supervised'?"),
         (["--pair", "gatt"], "--pair: unknown 'gatt': did you mean 'gat'?"),
-        (["--backend", "dgl"], "--backend: unknown 'dgl': choose from pyg"),
+        (["--backend", "dgI"], "backends.0: unknown value 'dgI': did you mean 'dgl'?"),
         (["--set", "seeds"], "--set seeds: must be KEY=VALUE"),
         (["--set", "seeds.x=1"], "seeds.x: 'seeds' is 3, nothing can be set below it"),
         (["--set", "datasets.synthetic.parms.nodes=3"], "unknown key 'parms': did you mean 'params'?"),

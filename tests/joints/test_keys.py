@@ -1,5 +1,6 @@
 """What decides whether a finished run is used again: keys and digests of real jobs, beside the plan and the imports."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def imported(function: str, arguments: dict[str, Any]) -> set[Path]:
 def undecided(files: set[Path], sources: set[Path], *besides: str) -> set[str]:
     """Those that are no source and not known to decide nothing."""
     nothing = {PACKAGE / name for name in (*DECIDES_NOTHING, *besides)} | set(PACKAGE.glob("*/__init__.py"))
+    assert all(len(ast.parse(file.read_text()).body) == 1 for file in files & set(PACKAGE.glob("*/__init__.py")))
     assert all(file.is_file() for file in nothing)
     return {str(file) for file in files - sources - nothing}
 

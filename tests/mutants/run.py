@@ -97,7 +97,7 @@ def copy_of_the_project() -> Iterator[Path]:
         yield copy
 
 
-def tested(copy: Path, tests: tuple[str, ...], *options: str) -> tuple[int, str]:
+def outcome_of(copy: Path, tests: tuple[str, ...], *options: str, seconds: float = SECONDS) -> tuple[int, str]:
     """Run some tests in a copy, in a fork that has the libraries imported; their exit status and what they printed.
 
     None of distillbench is imported before the fork. Raises TimeoutError where they do not end.
@@ -117,7 +117,7 @@ def tested(copy: Path, tests: tuple[str, ...], *options: str) -> tuple[int, str]
             status = pytest.main(["-q", "-p", "no:cacheprovider", *options, *tests])
             sys.stdout.flush()
             os._exit(int(status))
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + seconds
         while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
             if time.monotonic() > deadline:
                 os.killpg(child, signal.SIGKILL)
@@ -134,7 +134,7 @@ def tried(copy: Path, mutant: Mutant) -> Result:
     before, begun = file.read_text(), time.monotonic()
     file.write_text(mutant.planted(before))
     try:
-        status, output = tested(copy, mutant.tests, "-x")
+        status, output = outcome_of(copy, mutant.tests, "-x")
     except TimeoutError:
         return Result(True, f"one of {', '.join(mutant.tests)} does not end", time.monotonic() - begun)
     finally:
@@ -198,7 +198,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="WORDS", help="faults with one of these in list, file or sentence")
     parser.add_argument("--processes", type=int, default=2, help="copies that are worked in side by side")
-    parser.add_argument("--unchecked", action="store_true", help="without running the tests once without any fault")
     options = parser.parse_args(arguments)
     chosen = [
         mutant
@@ -213,13 +212,12 @@ def main(arguments: list[str] | None = None) -> int:
     results: dict[Mutant, Result] = {}
     with ExitStack() as stack:
         copies = [stack.enter_context(copy_of_the_project()) for _ in range(options.processes)]
-        if not options.unchecked:
-            tests = tuple(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
-            print(f"{len(chosen)} faults; their {len(tests)} tests without them first", flush=True)
-            status, output = tested(copies[0], tests, "-n", str(options.processes))
-            if status:
-                print(output[-6000:])
-                return 1
+        tests = tuple(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
+        print(f"{len(chosen)} faults; their {len(tests)} tests without them first", flush=True)
+        status, output = outcome_of(copies[0], tests, "-n", str(options.processes), seconds=float("inf"))
+        if status:
+            print(output[-6000:])
+            return 1
         fork = multiprocessing.get_context("fork")
         todo, done = fork.Queue(), fork.Queue()
         for mutant in (*chosen, *[None] * options.processes):
@@ -229,14 +227,14 @@ def main(arguments: list[str] | None = None) -> int:
         for number in range(1, len(chosen) + 1):
             mutant, result = done.get()
             if isinstance(result, str):
-                print(result)
-                return 1
+                print(f"{number} of {len(chosen)}  {result}", flush=True)
+                continue
             results[mutant] = result
             what = f"noticed by {result.by}" if result.killed else "SURVIVES"
             print(
                 f"{number} of {len(chosen)}, {result.seconds:.1f} s  {mutant.room}: {mutant.fault}: {what}", flush=True
             )
-    survivors = [mutant for mutant in chosen if not results[mutant].killed]
+    survivors = [mutant for mutant in chosen if mutant not in results or not results[mutant].killed]
     for mutant in survivors:
         print(f"SURVIVES: {mutant.room}: {mutant.fault} ({mutant.file}; {', '.join(mutant.tests)})")
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} faults are noticed")

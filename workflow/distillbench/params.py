@@ -5,6 +5,7 @@ must not be imported; so a declaration may use pydantic, typing and this module 
 """
 
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
@@ -23,6 +24,7 @@ ALL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "multilabel", "graph-m
 Direction = Literal["student||teacher", "teacher||student"]  # of a KL divergence
 Reduction = Literal["nodes", "edges"]
 
+MIN_SEEDS = 6  # below which there is no verdict: 2/2^6 = 0.031 is the least p of six pairs (signed-rank test)
 MIN_CELLS = 6  # data sets × pairs, below which nothing is tested over them (Demšar, JMLR 2006)
 TEACHER = "teacher"  # takes a method's place in paths and tables
 METRICS: dict[TaskName, str] = {"multiclass": "accuracy", "graph-multiclass": "accuracy", "multilabel": "micro_f1"}
@@ -76,6 +78,11 @@ class Parameters(BaseModel):
                 if key not in cls.model_fields:
                     raise ValueError(f"unknown key {key!r}{suggestion(key, cls.model_fields)}")
         return values
+
+
+def fewest_pairs(alpha: float) -> int:
+    """The smallest number of pairs with which the signed-rank test can reject: 2 / 2^n <= alpha."""
+    return math.ceil(1 - math.log2(alpha))
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:

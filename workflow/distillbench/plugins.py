@@ -98,12 +98,15 @@ def load(kind: Kind, path: Path) -> type[Any]:
         raise PluginError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    before = set(sys.modules)
     sys.path.append(str(folder))  # last: a plug-in called as a library hides nothing
     try:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(folder))
-        _forget_neighbours(folder, package)
+        for new in set(sys.modules) - before:  # neighbours without a dot: another folder may have one of that name
+            if Path(getattr(sys.modules[new], "__file__", None) or "").parent == folder and "." not in new:
+                del sys.modules[new]
     found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, base) and v.__module__ == name]
     if len(found) != 1:
         raise PluginError(f"{path}: defines {len(found)} subclasses of {base_name}, must be one")
@@ -113,22 +116,15 @@ def load(kind: Kind, path: Path) -> type[Any]:
 
 
 def _package_of(folder: Path) -> str:
-    """The package that stands for a folder of plug-ins: two folders may have neighbours of one name."""
+    """The name of a new package that stands for a folder of plug-ins: its neighbours are read again, edited or not."""
     name = f"distillbench_plugins_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
-    if name not in sys.modules:
-        package = ModuleType(name)
-        package.__path__ = [str(folder)]
-        sys.modules[name] = package
+    for old in [each for each in sys.modules if each.startswith(f"{name}.")]:
+        if not old.startswith((f"{name}.method_", f"{name}.dataset_")):  # what pydantic looks up by a class's module
+            del sys.modules[old]
+    package = ModuleType(name)
+    package.__path__ = [str(folder)]
+    sys.modules[name] = package
     return name
-
-
-def _forget_neighbours(folder: Path, package: str) -> None:
-    """So that an edited one is read again, and another folder's of that name is not taken for it."""
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        plugin = name.startswith((f"{package}.method_", f"{package}.dataset_"))
-        if file and Path(file).parent == folder and not plugin and name != "__main__":
-            del sys.modules[name]
 
 
 def neighbours(path: Path) -> list[Path]:

@@ -9,8 +9,6 @@ import click
 from distillbench.cli.names import names_of
 from distillbench.paths import home
 
-KINDS = {"methods": "method", "datasets": "dataset"}
-
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))

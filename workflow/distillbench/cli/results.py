@@ -138,7 +138,7 @@ def power(
     \b
     distillbench power
     distillbench power --std 0.01 --methods 5 --seeds 5,10,20      before there are any
-    """  # fmt: skip
+    """
     from distillbench.record import write_atomically
     from distillbench.runs import read_runs
     from distillbench.tables.power import plan_text, power_table, power_text

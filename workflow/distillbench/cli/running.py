@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
@@ -18,6 +18,9 @@ from distillbench.config.config import ConfigError, read_config
 from distillbench.config.yaml_files import copies_problem, read_values
 from distillbench.params import TEACHER, suggestion
 from distillbench.paths import home
+
+if TYPE_CHECKING:
+    from distillbench.plan.plan import Plan
 
 
 def _seeds(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[int] | None:
@@ -64,13 +67,13 @@ def _selection(command: Any) -> Any:
 @_selection
 @click.option("--cores", type=click.IntRange(1), help="Jobs at a time (default: all cores; without Snakemake one).")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would run, and run nothing.")
-@click.option("--no-snakemake", is_flag=True, help="Train in this process.")
-@click.option("--epochs", type=click.IntRange(1), help="With it: a trial.")
+@click.option("--no-snakemake", is_flag=True, help="Train without Snakemake, as on a lent GPU.")
+@click.option("--epochs", type=click.IntRange(1), help="Without Snakemake: a trial of so many; needs --results.")
 @click.option(
     "--publish",
     callback=_folder_name,
     metavar="NAME",
-    help="With it: copy the records there.",
+    help="Without Snakemake: copy the records to results/reference/NAME.",
 )
 def run(
     config: str | None,
@@ -92,7 +95,7 @@ def run(
     distillbench run paper-small --cores 8
 
     Finished seeds are never trained again, whoever trained them.
-    """  # fmt: skip
+    """
     file = config_file(config)
     if no_snakemake:
         if publish and epochs:
@@ -128,29 +131,28 @@ def _without_snakemake(
     from distillbench.jobs.run import run_jobs
     from distillbench.jobs.selection import Options
 
-    seeds, teachers = asked["seeds"], TEACHER in asked["methods"]
-    of_table = not (teachers or epochs or (seeds and list(seeds) != list(range(len(seeds)))))
-    if of_table:
-        values, _ = narrowed(file, settings=settings, **asked)
-        asked = {**asked, "methods": tuple(values["methods"]) if asked["methods"] else ()}
-    options = Options(
-        config=file, settings=tuple(settings), processes=cores, list=dry_run, epochs=epochs, publish=publish, **asked
-    )
-
-    def finish() -> None:
-        try:
-            from distillbench.report.finish import finish
-        except ImportError as error:
-            click.echo(f"No table is made: {error}. distillbench report makes it where that is installed.", err=True)
-            return
-        from distillbench.plan.plan import make_plan
-
-        made = finish(make_plan(values, [file], home()))
-        click.echo("\n" + (made / "comparison.md").read_text(encoding="utf-8"), nl=False)
-
+    how: dict[str, Any] = {"processes": cores, "list": dry_run, "epochs": epochs, "publish": publish}
     if read_values(file).get("export"):
         click.echo("export: copies are made by Snakemake alone, so there will be none", err=True)
-    return run_jobs(options, finish if of_table else None)
+    if TEACHER in asked["methods"] or epochs or not _from_0(asked["seeds"]):
+        return run_jobs(Options(file, tuple(settings), **how, **asked))
+    values, _ = narrowed(file, settings=settings, **asked)
+    return run_jobs(Options(file, tuple(settings), **how), values, _finish)
+
+
+def _finish(plan: "Plan") -> None:
+    """The tables of what was trained, where what they are made with is installed."""
+    try:
+        from distillbench.report.finish import finish
+    except ImportError as error:
+        click.echo(f"No table is made: {error}. distillbench report makes it where that is installed.", err=True)
+        return
+    click.echo("\n" + (finish(plan) / "comparison.md").read_text(encoding="utf-8"), nl=False)
+
+
+def _from_0(seeds: Sequence[int] | None) -> bool:
+    """Whether seeds are those of a table: 0 and on."""
+    return seeds is None or list(seeds) == list(range(len(seeds)))
 
 
 def narrowed(
@@ -168,29 +170,25 @@ def narrowed(
 
     Raises ConfigError for names that the config does not have. A method may be any that there is a file of: it is run
     with its defaults then.
-    """  # fmt: skip
+    """
     from distillbench.jobs.run import with_settings
 
     before = read_values(file)
     values = with_settings(read_values(file), settings)
-    read_config(values, [file])  # what is cut below has the form of a config
+    config = read_config(values, [file])  # what is cut below has the form of a config
     if datasets:
-        values["datasets"] = _some("--dataset", values.get("datasets") or {}, datasets)
+        values["datasets"] = _some("--dataset", values["datasets"], datasets)
     if pairs:
-        known = {pair for entry in values["datasets"].values() for pair in entry["pairs"]}
-        _some("--pair", dict.fromkeys(known), pairs)
+        _some("--pair", {name: None for entry in config.datasets.values() for name in entry.pairs}, pairs)
         values["datasets"] = {
             name: {**entry, "pairs": left}
             for name, entry in values["datasets"].items()
             if (left := {key: pair for key, pair in entry["pairs"].items() if key in pairs})
         }
     if methods:
-        there = dict(values.get("methods") or {})
-        baseline = (values.get("compare") or {}).get("baseline", "supervised")
-        every = {**dict.fromkeys(names_of("methods", values.get("plugins") or ())), **there}
-        values["methods"] = _some(
-            "--method", every, [name for name in (baseline, *methods) if name in every or name in methods]
-        )
+        every = {**dict.fromkeys(names_of("methods", config.plugins)), **values["methods"]}
+        baseline = [config.compare.baseline] if config.compare.baseline in every else []
+        values["methods"] = _some("--method", every, [*baseline, *methods])
         for entry in values["datasets"].values():
             for pair in entry["pairs"].values():
                 if pair.get("methods"):
@@ -198,7 +196,7 @@ def narrowed(
     if backends:
         values["backends"] = list(backends)
     if seeds:
-        if list(seeds) != list(range(len(seeds))):
+        if not _from_0(seeds):
             raise ConfigError(
                 f"--seeds: tables are of the seeds from 0 on, such as 0-{max(seeds)}; "
                 "some of them alone are trained with --no-snakemake"

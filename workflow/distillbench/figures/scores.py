@@ -17,7 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from distillbench.figures.style import ALARM, FAINT, GROUND, TEACHER, TEXT, Look, library_look, new_figure, save, styled
-from distillbench.statistics.paired import DELTA, MIN_SEEDS, bca_interval
+from distillbench.params import MIN_SEEDS
+from distillbench.statistics.paired import DELTA, bca_interval
 from distillbench.wording import backend_label, backend_order, metric_label, signed
 
 # by which verdicts are found

@@ -53,9 +53,9 @@ def with_settings(values: dict[str, Any], settings: Sequence[str]) -> dict[str, 
     return values
 
 
-def read_plan(options: Options, settings: Sequence[str]) -> Plan:
-    """The plan of the config file with what the options change. Raises ConfigError."""
-    values = with_settings(read_values(options.config), settings)
+def read_plan(options: Options, settings: Sequence[str], values: dict[str, Any] | None = None) -> Plan:
+    """The plan of the config file, or of ``values`` in its place, with what the options change. Raises ConfigError."""
+    values = values or with_settings(read_values(options.config), settings)
     own_results = values.get("results", "results")
     if options.results:
         values["results"] = str(options.results)
@@ -168,9 +168,14 @@ def _withdraw(options: Options, plan: Plan, tasks: Sequence[Task]) -> None:
             task.file.unlink(missing_ok=True)
 
 
-def run_jobs(options: Options, finish: Callable[[], None] | None = None) -> int:
-    """Train what is asked for; the exit status. finish: is called when all of it is there. Raises ConfigError."""
-    plan = read_plan(options, options.settings)
+def run_jobs(
+    options: Options, values: dict[str, Any] | None = None, finish: Callable[[Plan], None] | None = None
+) -> int:
+    """Train what is asked for; the exit status. Raises ConfigError.
+
+    values: of the config, where they are not as its file has them. finish: gets the plan when all of it is trained.
+    """
+    plan = read_plan(options, options.settings, values)
     tasks = select(plan, options)
     runs = sum(len(task.seeds) for task in tasks)
     if options.list:
@@ -224,6 +229,6 @@ def run_jobs(options: Options, finish: Callable[[], None] | None = None) -> int:
             print(error, file=sys.stderr)
             status = 1
     if finish and not status:
-        finish()
+        finish(plan)
     _withdraw(options, plan, tasks)
     return status

@@ -1,18 +1,15 @@
 """What a config would run, how long it took elsewhere, and what it cannot conclude: ``distillbench plan``."""
 
 import csv
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
-from distillbench.params import TEACHER
+from distillbench.params import MIN_SEEDS, TEACHER, fewest_pairs
 from distillbench.paths import Cell
 from distillbench.plan.plan import Plan
-
-FEWEST = 6  # seeds, below which there is no verdict (statistics.paired.MIN_SEEDS)
 
 
 def forecast(plan: Plan, published: Sequence[Path]) -> str:
@@ -59,16 +56,15 @@ def _but(unknown: Sequence[tuple[Cell, str]]) -> str:
 
 
 def _inconclusive(plan: Plan) -> list[str]:
-    """Where not even the clearest difference would be shown: 2 / 2^n is the least p of n pairs (signed-rank test)."""
+    """Where not even the clearest difference would be shown."""
     seeds, alpha, lines = plan.config.seeds, plan.config.compare.alpha, []
-    if seeds < FEWEST:
-        return [f"seeds: {seeds}: no verdict below {FEWEST}: the tables will say `too few seeds` everywhere."]
+    if seeds < MIN_SEEDS:
+        return [f"seeds: {seeds}: no verdict below {MIN_SEEDS}: the tables will say `too few seeds` everywhere."]
     students = {cell: [m for m in plan.methods_of(cell) if m != plan.config.compare.baseline] for cell in plan.cells}
     whole = sum(map(len, students.values()))
     for cell, methods in students.items():
         tests = whole if plan.config.compare.family == "table" else len(methods)
-        if tests and 2 / 2**seeds > alpha / tests:
-            needed = math.ceil(1 - math.log2(alpha / tests))
+        if tests and (needed := fewest_pairs(alpha / tests)) > seeds:
             lines.append(f"  {' · '.join(cell)}: {tests} comparisons at {alpha:g} together take {needed} seeds")
     if lines:
         return [

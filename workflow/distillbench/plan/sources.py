@@ -68,6 +68,7 @@ class Sources:
         self._dataset_params: dict[str, Any] = {}
         self._contents: dict[str, str] = {}
         self._codes: dict[tuple[str, str, str], str] = {}
+        self._with_neighbours: dict[Path, list[str]] = {}
 
     # what its names stand for
 
@@ -147,14 +148,12 @@ class Sources:
 
     def method_sources(self, method: str) -> list[str]:
         """The plug-in files of a method variant, and their neighbours that these import."""
-        files = [Path(file) for file in self.method_files(method).values()]
-        every = [each for file in files for each in (file, *neighbours(file))]
-        return list(dict.fromkeys(map(_relative, every)))  # two parts may be variants of one method
+        files = [each for part in self.variant(method).parts for each in self._and_neighbours(part.declared.path)]
+        return list(dict.fromkeys(files))  # two parts may be variants of one method
 
     def dataset_sources(self, dataset: str) -> list[str]:
         """The plug-in file of a data set, and its neighbours that it imports."""
-        file = self.dataset_declaration(dataset).path
-        return [_relative(each) for each in (file, *neighbours(file))]
+        return self._and_neighbours(self.dataset_declaration(dataset).path)
 
     def teacher_sources(self, dataset: str, backend: str) -> list[str]:
         """Source files that a teacher's result depends on."""
@@ -202,6 +201,11 @@ class Sources:
         if file not in self._contents:
             self._contents[file] = file_digest(Path(file))
         return self._contents[file]
+
+    def _and_neighbours(self, file: Path) -> list[str]:
+        if file not in self._with_neighbours:
+            self._with_neighbours[file] = [_relative(each) for each in (file, *neighbours(file))]
+        return self._with_neighbours[file]
 
     def _folders(self, kind: str) -> list[Path]:
         here = Path(f"{kind}s")  # of a folder that is no checkout: what `distillbench new` makes there

@@ -13,6 +13,7 @@ import jinja2
 import pandas as pd
 import yaml
 
+from distillbench.params import MIN_SEEDS
 from distillbench.paths import SHOWN
 from distillbench.record import write_atomically
 from distillbench.report.data import curves, data_sets, environment, pictures, spec_in_words
@@ -31,7 +32,6 @@ from distillbench.report.tables import (
 from distillbench.runs import read_runs
 from distillbench.statistics.across import across_cells
 from distillbench.statistics.conclusions import conclusions
-from distillbench.statistics.paired import MIN_SEEDS
 from distillbench.wording import backend_label, backend_order
 
 TEMPLATES, TEMPLATE = Path(__file__).parent / "templates", "index.html.jinja"

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from distillbench.params import MIN_SEEDS
 from distillbench.statistics.frames import CELL, check_runs, failures, finished, seeds_in_words, shared_teachers
 from distillbench.statistics.paired import (
     ALPHA,
     DELTA,
-    MIN_SEEDS,
     RESAMPLES,
     Estimate,
     Interval,

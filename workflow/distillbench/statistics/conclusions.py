@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from distillbench.params import MIN_SEEDS
 from distillbench.wording import backend_label, backend_order, metric_label, signed
 
 Row = dict[Hashable, Any]
@@ -180,10 +181,6 @@ def _same(
 
 
 def _too_few(rows: list[Row]) -> str:
-    from distillbench.statistics.paired import (
-        MIN_SEEDS,  # here: statsmodels takes a second that other sentences do not need
-    )
-
     pairs = sorted({int(row["n_pairs"]) for row in rows})
     if pairs[0] >= MIN_SEEDS:  # too few teachers then
         return _why(rows).removeprefix(" (").removesuffix(")") or "too few of them are independent"

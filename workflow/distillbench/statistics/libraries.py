@@ -8,10 +8,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from distillbench.params import MIN_SEEDS
 from distillbench.statistics.frames import check_runs, failures, finished, shared_teachers
 from distillbench.statistics.paired import (
     ALPHA,
-    MIN_SEEDS,
     equivalence_p,
     mixed_estimate,
     paired_differences,

@@ -12,7 +12,6 @@ from scipy.optimize import minimize_scalar
 
 ALPHA = 0.05
 DELTA = 0.01  # margin of equivalence, a fraction
-MIN_SEEDS = 6  # the smallest n at which an exact two-sided signed-rank test can reach p < 0.05 (2/2^6 = 0.031)
 RESAMPLES = 9999
 
 

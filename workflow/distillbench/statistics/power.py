@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from statsmodels.stats.power import TTestPower
 
+from distillbench.params import fewest_pairs
+
 POWER = 0.8
 MOST_SEEDS = 1000  # who would need more is told so, not how many
 SIMULATED = 30  # pairs, up to which power is simulated; from there on the approximation is as good, and free
@@ -78,11 +80,6 @@ def critical_rank_sum(n: int, alpha: float) -> int:
     for rank in range(1, n + 1):
         chance = (np.pad(chance, (0, rank)) + np.pad(chance, (rank, 0))) / 2
     return int(np.flatnonzero(2 * chance[::-1].cumsum()[::-1] <= alpha)[0])
-
-
-def fewest_pairs(alpha: float) -> int:
-    """The smallest number of pairs with which the test can reject: 2 / 2^n <= alpha."""
-    return math.ceil(1 - math.log2(alpha))
 
 
 @cache

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import great_tables as gt
 import pandas as pd
 
+from distillbench.params import MIN_SEEDS
 from distillbench.record import write_atomically
 from distillbench.runs import write_csv, write_parquet
 from distillbench.statistics.compare import MIXED
 from distillbench.statistics.frames import CELL
-from distillbench.statistics.paired import ALPHA, DELTA, MIN_SEEDS
+from distillbench.statistics.paired import ALPHA, DELTA
 from distillbench.tables.latex import latex_tables
 from distillbench.wording import NOTHING, backend_label, markdown_text, metric_label, signed, table_row
 

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from distillbench.params import fewest_pairs
 from distillbench.statistics.compare import MIXED, compare
 from distillbench.statistics.frames import CELL
 from distillbench.statistics.paired import ALPHA
-from distillbench.statistics.power import MOST_SEEDS, POWER, fewest_pairs, seeds_needed, smallest_detectable
+from distillbench.statistics.power import MOST_SEEDS, POWER, seeds_needed, smallest_detectable
 from distillbench.wording import NOTHING
 
 POWER_COLUMNS = [*CELL, "method", "resplit", "alpha", "n_pairs", "diff", "diff_std", "detectable", "seeds_needed"]
