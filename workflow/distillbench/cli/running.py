@@ -238,9 +238,10 @@ def _snakemake(config: Path, cores: int | None, dry_run: bool, results: Path) ->
     if status == 0 and not dry_run:
         for what, where in (
             ("Report", "report/index.html"), ("Table", "tables/comparison.html  (.md, .tex, .csv, .parquet)"),
-            ("Runs", "tables/runs.csv"), ("Figures", "figures/*.png"),
+            ("Runs", "tables/runs.csv"), ("Profiles", "tables/profiles.csv"), ("Figures", "figures/*.png"),
         ):  # fmt: skip
-            click.echo(f"{what + ':':12}{results}/{where}")
+            if what != "Profiles" or (results / where).is_file():
+                click.echo(f"{what + ':':12}{results}/{where}")
         click.echo(f"MLflow:     distillbench ui --results {shlex.quote(str(results))}")
         if table.is_file():
             click.echo("\n" + table.read_text(encoding="utf-8"), nl=False)
