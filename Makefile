@@ -33,10 +33,10 @@ test: $(VENV)/installed  ## set up, check style and types, run the tests
 	snakefmt --check Snakefile workflow/rules
 	pytest -n logical --maxprocesses 4
 
-test-python: $(VENV)/installed  ## install the wheel for another interpreter and run it: PYTHON=python3.13 (may download CUDA)
+test-python:  ## install the wheel for another interpreter and run it: PYTHON=python3.13 (may download CUDA)
 	rm -rf build
-	pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
 	$(PYTHON) -m venv build/environment
+	build/environment/bin/pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	build/environment/bin/pip install --quiet build/wheel/distillbench-*.whl
 	mkdir -p build/empty && cd build/empty && ../environment/bin/distillbench run smoke
 
