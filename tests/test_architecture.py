@@ -57,3 +57,7 @@ def test_plug_ins_import_one_module():
 
 def test_the_drawing_is_in_step_with_the_imports():
     assert write_drawing(ROOT, PACKAGE, checking=True) == 0, "run distillbench docs"
+
+
+def test_every_package_has_its_folder_of_tests():
+    assert set(LAYERS) - {"ground"} <= {folder.name for folder in (ROOT / "tests").iterdir() if folder.is_dir()}

@@ -8,8 +8,7 @@ import pytest
 
 from distillbench.figures.libraries import draw_libraries
 from distillbench.statistics.libraries import equivalence
-
-from .conftest import BASE, UP, runs_of, shifted
+from tests.statistics.conftest import BASE, UP, runs_of, shifted
 
 
 def compared(a, b, *, seconds=(3.0, 2.0), **more):

@@ -13,8 +13,7 @@ from distillbench.figures import across as across_figures
 from distillbench.figures.across import MOST_IN_DIAGRAM, draw_across
 from distillbench.figures.style import styled
 from distillbench.statistics import across
-
-from .conftest import BASE, runs_of
+from tests.statistics.conftest import BASE, runs_of
 
 METHODS = ("supervised", "kd", "at", "lsp")
 

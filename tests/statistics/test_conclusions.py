@@ -5,9 +5,8 @@ import pytest
 
 from distillbench.statistics import compare, libraries
 from distillbench.statistics.conclusions import conclusions, findings, overview
-
-from ..stats.conftest import BASE, UP, runs_of, shifted
-from .conftest import compared, controls
+from tests.report.conftest import compared, controls
+from tests.statistics.conftest import BASE, UP, runs_of, shifted
 
 BOTH = ("pyg", "dgl")
 

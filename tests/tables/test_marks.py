@@ -9,8 +9,7 @@ import pytest
 from distillbench.report.tables import comparison_tables, read_table
 from distillbench.statistics import compare
 from distillbench.tables.comparison import MEAN, write_comparison
-
-from .conftest import BASE, UP, runs_of, shifted
+from tests.statistics.conftest import BASE, UP, runs_of, shifted
 
 CLOSE = [up + (-1) ** n * 0.004 for n, up in enumerate(UP)]  # the mean of UP, from other seeds
 DOWN = [-up for up in UP]
