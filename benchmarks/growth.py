@@ -91,6 +91,7 @@ def measure(backend: str, device: str, nodes: int, edges: int) -> Point:
         logits=torch.randn(nodes, CLASSES, generator=random),
         hidden=(torch.randn(nodes, TEACHER_HIDDEN, generator=random),),
         edge_index=edge_index,
+        dynamic=False,
     )
     files = {"lsp": str(find("method", "lsp", [METHODS]))}
     method = load_method(files, {}, Dims(spec.hidden_dims, CLASSES), Dims((TEACHER_HIDDEN,), CLASSES))

@@ -109,7 +109,7 @@ class GraphAKD(Method):
         """D_e, D_g, h_s, h_t and edges, for every pair of layers."""
         parts = (self.params.layers, self.projectors, self.adversary["local"], self.adversary["global"])
         for (s, t), project, d_e, d_g in zip(*parts, strict=True):
-            edges = union_edges(student.edge_index[s], teacher.edge_index[t], ctx.num_nodes)
+            edges = union_edges(student, s, teacher, t, ctx.num_nodes)
             yield d_e, d_g, project(student.hidden[s]), teacher.hidden[t], edges
 
 

@@ -70,8 +70,8 @@ class LSP(Method):
         return {"task": ctx.task_loss(student.logits), "structure": self.params.weight * torch.stack(structure).mean()}
 
     def _divergence(self, student: Output, teacher: Output, s: int, t: int, ctx: Context) -> Tensor:
-        edges = union_edges(student.edge_index[s], teacher.edge_index[t], ctx.num_nodes)
-        stored = ctx.precomputed.get(f"structure{t}") if edges is ctx.edge_index else None
+        edges = union_edges(student, s, teacher, t, ctx.num_nodes)
+        stored = None if student.dynamic else ctx.precomputed.get(f"structure{t}")
         if not self.params.self_loops:
             keep = edges[0] != edges[1]
             edges, stored = edges[:, keep], None if stored is None else stored[keep]
@@ -90,7 +90,7 @@ class LSP(Method):
         """The teacher's structure, where it is over the graph's own edges; zero at self-loops that are left out."""
         keep = slice(None) if self.params.self_loops else edge_index[0] != edge_index[1]
         stored = {}
-        for t in {t for _, t in self.params.layers if teacher.edge_index[t] is edge_index}:
+        for t in {t for _, t in self.params.layers if teacher.on_own_edges(t)}:
             of_kept = self._structure(teacher.hidden[t], edge_index[:, keep])
             stored[f"structure{t}"] = of_kept.new_zeros(edge_index.shape[1])
             stored[f"structure{t}"][keep] = of_kept

@@ -54,8 +54,8 @@ class LSPOfficial(Method):
             return {"task": task, "structure": task.new_zeros(())}
         divergences = []
         for s, t in self.params.layers:
-            edges = union_edges(student.edge_index[s], teacher.edge_index[t], ctx.num_nodes)
-            stored = ctx.precomputed.get(f"structure{t}") if edges is ctx.edge_index else None
+            edges = union_edges(student, s, teacher, t, ctx.num_nodes)
+            stored = None if student.dynamic else ctx.precomputed.get(f"structure{t}")
             of_teacher = self._structure(teacher.hidden[t], edges) if stored is None else stored
             of_student = self._structure(student.hidden[s], edges)
             divergences.append(
@@ -68,5 +68,5 @@ class LSPOfficial(Method):
 
     def precompute(self, teacher: Output, edge_index: Tensor) -> dict[str, Tensor]:
         """The teacher's structure, where it is over the graph's own edges."""
-        static = {t for _, t in self.params.layers if teacher.edge_index[t] is edge_index}
+        static = {t for _, t in self.params.layers if teacher.on_own_edges(t)}
         return {f"structure{t}": self._structure(teacher.hidden[t], edge_index) for t in static}

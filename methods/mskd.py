@@ -81,7 +81,7 @@ class MSKD(Method):
         return (agreement / agreement.sum()).softmax(dim=0)[:, None].expand(-1, len(student.logits))
 
     def _divergence(self, student: Output, teacher: Output, s: int, t: int, attention: Tensor, ctx: Context) -> Tensor:
-        edges = union_edges(student.edge_index[s], teacher.edge_index[t], ctx.num_nodes)
+        edges = union_edges(student, s, teacher, t, ctx.num_nodes)
         p, q = self._structure(teacher.hidden[t], edges), self._structure(student.hidden[s], edges)
         if self.params.direction == "student||teacher":
             p, q = q, p

@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distillbench.distillation.structure import local_structure, structure_divergence, union_edges
+from distillbench.models.gnn import Output
 
 KERNELS = ("l2", "linear", "polynomial", "rbf", "cosine", "exp-l1")
 OPTIONS = {"sigma": 2.0, "c": 0.5, "degree": 3}
@@ -173,22 +174,29 @@ def test_no_edges_give_an_empty_structure_and_no_divergence():
 # Edges
 
 
+def union(a, b, num_nodes, dynamic=True):
+    student, teacher = (Output(torch.empty(num_nodes, 2), (), (edges,), dynamic) for edges in (a, b))
+    return union_edges(student, 0, teacher, 0, num_nodes)
+
+
 def test_union_has_every_edge_once_sorted_by_destination_then_source():
     a, b = torch.tensor([[3, 0, 2], [1, 1, 0]]), torch.tensor([[0, 3, 1], [1, 3, 0]])
-    assert union_edges(a, b, 4).T.tolist() == [[1, 0], [2, 0], [0, 1], [3, 1], [3, 3]]
-    assert torch.equal(union_edges(a, b, 4), union_edges(b, a, 4))
+    assert union(a, b, 4).T.tolist() == [[1, 0], [2, 0], [0, 1], [3, 1], [3, 3]]
+    assert torch.equal(union(a, b, 4), union(b, a, 4))
 
 
-def test_union_with_itself_or_with_nothing_is_the_very_tensor():
-    a, empty = torch.tensor([[0, 1], [0, 1]]), torch.empty(2, 0, dtype=torch.int64)
-    assert union_edges(a, a, 2) is a
-    assert union_edges(a, empty, 2) is a
-    assert union_edges(empty, a, 2) is a
+def test_of_the_graphs_own_edges_or_of_none_there_is_nothing_to_unite():
+    a, empty = torch.tensor([[1, 0], [0, 0]]), torch.empty(2, 0, dtype=torch.int64)  # not in the union's order
+    assert union(a, a.clone(), 2, dynamic=False) is a  # own edges, in whatever tensor: no look at what is in it
+    for dynamic in (False, True):
+        assert union(a, empty, 2, dynamic) is a
+        assert union(empty, a, 2, dynamic) is a
+    assert union(a, a, 2).tolist() == [[0, 1], [0, 0]]  # drawn ones may be any, even in one tensor
 
 
 def test_union_of_node_numbers_that_overflow_32_bits():
     edge = torch.tensor([[99_999], [99_998]])
-    assert union_edges(edge, edge.flip(0), 100_000).T.tolist() == [[99_999, 99_998], [99_998, 99_999]]
+    assert union(edge, edge.flip(0), 100_000).T.tolist() == [[99_999, 99_998], [99_998, 99_999]]
 
 
 # Numerics

@@ -39,6 +39,7 @@ def outputs(student_edges=EDGES, teacher_edges=EDGES):
             torch.tensor(logits, dtype=torch.float64),
             tuple(torch.tensor(h, dtype=torch.float64) for h in hidden),
             (edges, edges),
+            dynamic=edges is not static,
         )
         for logits, hidden, edges in (
             (STUDENT_LOGITS, STUDENT_HIDDEN, of_student),
@@ -48,9 +49,9 @@ def outputs(student_edges=EDGES, teacher_edges=EDGES):
     return student, teacher, static
 
 
-def context(edge_index, task="multiclass", epoch=1):
+def context(edge_index, task="multiclass", epoch=1, **more):
     labels = torch.tensor(LABELS, dtype=torch.float64) if task == "multilabel" else torch.tensor(CLASSES)
-    return Context(TASKS[task], labels, torch.tensor(LABELLED), edge_index, 4, epoch, torch.Generator())
+    return Context(TASKS[task], labels, torch.tensor(LABELLED), edge_index, 4, epoch, torch.Generator(), **more)
 
 
 def make(name, **params):
@@ -271,10 +272,21 @@ def test_lsp_on_equal_dynamic_graphs_is_the_static_loss():
     assert dynamic == {term: close(value) for term, value in terms("lsp", **OPTIONS).items()}
 
 
+@pytest.mark.parametrize("name", ["lsp", "lsp_official"])
+@pytest.mark.parametrize("drawn", [[*EDGES, (0, 2)], EDGES[::-1]], ids=["more edges", "the same in another order"])
+def test_a_stored_structure_is_not_used_where_the_student_draws_its_edges(name, drawn):
+    student, teacher, edge_index = outputs(student_edges=drawn)
+    method = make(name)
+    stored = method.precompute(teacher, edge_index)
+    assert stored
+    found = [method.terms(student, teacher, context(edge_index, precomputed=each)) for each in (stored, {})]
+    assert found[0]["structure"].item() == found[1]["structure"].item()
+
+
 def test_a_student_without_edges_is_compared_over_those_of_the_teacher():
     student, teacher, edge_index = outputs()
     without = student._replace(edge_index=(edge_index[:, :0],) * 2)
-    assert union_edges(without.edge_index[0], teacher.edge_index[0], 4) is edge_index
+    assert union_edges(without, 0, teacher, 0, 4) is edge_index
     found = make("lsp", **OPTIONS).terms(without, teacher, context(edge_index))["structure"].item()
     assert found == close(100 * structure_loss(-1, -1, EDGES, "rbf"))
 

@@ -33,9 +33,9 @@ CLASSES, LABELLED = [0, 1, 2, 2], [True, True, False, True]
 LABELS = [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
 
 
-def output(logits, hidden, edges):
+def output(logits, hidden, edges, dynamic=False):
     tensors = tuple(torch.tensor(h, dtype=torch.float64) for h in hidden)
-    return Output(torch.tensor(logits, dtype=torch.float64), tensors, (edges,) * len(tensors))
+    return Output(torch.tensor(logits, dtype=torch.float64), tensors, (edges,) * len(tensors), dynamic)
 
 
 def outputs(student_edges=None, teacher_edges=None):
@@ -44,8 +44,8 @@ def outputs(student_edges=None, teacher_edges=None):
         static if edges is None else torch.tensor(edges, dtype=torch.int64).view(-1, 2).T
         for edges in (student_edges, teacher_edges)
     )
-    student = output(STUDENT_LOGITS, STUDENT_HIDDEN, of_student)
-    return student, output(TEACHER_LOGITS, TEACHER_HIDDEN, of_teacher), static
+    student = output(STUDENT_LOGITS, STUDENT_HIDDEN, of_student, of_student is not static)
+    return student, output(TEACHER_LOGITS, TEACHER_HIDDEN, of_teacher, of_teacher is not static), static
 
 
 def context(edge_index, task="multiclass", epoch=1, teachers=()):

@@ -2,6 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
+from distillbench.models.gnn import Output
+from distillbench.training.inputs import teacher_outputs
 
 from .conftest import Spy, without_seconds
 
@@ -49,3 +53,36 @@ def test_lsp_with_train_nodes_uses_the_precomputed_structure_of_the_same_subgrap
     without = plain.fit(2, distill_nodes="train").history
     monkeypatch.undo()
     assert without_seconds(run.fit(2, distill_nodes="train").history) == without_seconds(without)
+
+
+class Drawing(nn.Module):
+    """Its one hidden layer uses edges of its own: from every node to the first two."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, graph, x):
+        out = self.model(graph, x)
+        return Output(out.logits, out.hidden[:1], (drawn(len(x)),), dynamic=True)
+
+
+def drawn(nodes):
+    source = torch.arange(nodes).repeat(2)
+    return torch.stack([source, torch.arange(2).repeat_interleave(nodes)])
+
+
+@pytest.mark.parametrize("nodes", ["all", "train"])
+def test_edges_that_a_model_drew_are_those_among_the_nodes(run_of, nodes):
+    run = run_of("multiclass", method=Spy)
+    run.model = Drawing(run.model)
+    run.teacher = teacher_outputs(run.model, run.inputs, run.split.train)
+    run.fit(1, distill_nodes=nodes)
+    ((student, teacher, ctx),) = run.method.seen
+    seen = range(run.data.num_nodes) if nodes == "all" else run.split.train.tolist()
+    expected = {(a, b) for a, b in drawn(run.data.num_nodes).T.tolist() if {a, b} <= {*seen}}
+    names = sorted(seen)
+    for out in (student, teacher):
+        assert out.dynamic
+        found = [(names[a], names[b]) for a, b in out.edge_index[0].T.tolist()]
+        assert sorted(found) == sorted(expected) and len(found) != ctx.edge_index.shape[1]

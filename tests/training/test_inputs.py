@@ -1,5 +1,6 @@
 """Batches, and the teacher's outputs cut to them: as if the teacher had been run on every batch."""
 
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -10,7 +11,6 @@ from distillbench.data.neighbours import StaticNeighbours
 from distillbench.models.gnn import GNN, initialise
 from distillbench.training.inputs import (
     Inputs,
-    TeacherOutputs,
     load_outputs,
     predict,
     ranges,
@@ -175,6 +175,7 @@ def test_saved_outputs_come_back_bit_for_bit(setup, tmp_path, spec, task, clouds
         assert (ours is None) == (theirs is None)
         assert all(torch.equal(a, b) for a, b in zip(ours or (), theirs or (), strict=True)), name
     assert (loaded.edges is None) == (spec.model in ("gat", "gin"))
+    assert loaded.dynamic == stored.dynamic == (spec.model == "dgcnn")
 
 
 @pytest.mark.parametrize("spec, task, clouds", [TEACHERS[1], TEACHERS[4]])
@@ -191,9 +192,7 @@ def test_precomputed_tensors_are_cut_by_node_or_by_edge(setup):
     _, inputs, model = setup(*TEACHERS[1].values)
     stored = teacher_outputs(model, inputs, torch.tensor([1, 4, 6]))
     values = {"node": stored.hidden[0][:, 0], "edge": stored.hidden[0][stored.edge_index[0], 0]}
-    outputs = TeacherOutputs(
-        stored.ids, stored.ptr, stored.logits, stored.hidden, stored.edge_index, precomputed=values
-    )
+    outputs = replace(stored, precomputed=values)
     (batch,) = inputs.ordered(torch.tensor([6, 1]))
     found, precomputed = outputs.of(batch)
     assert torch.equal(precomputed["node"], found.hidden[0][:, 0])

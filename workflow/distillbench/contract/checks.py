@@ -26,7 +26,6 @@ from distillbench.contract.declared import REQUIREMENTS, is_declared, is_documen
 from distillbench.contract.toys import FEW, Step, Trial, data_for, relabelled, renumbered, revealing
 from distillbench.distillation.method import Method
 from distillbench.models.backends import get_backend
-from distillbench.models.gnn import Output
 from distillbench.params import Requirement
 from distillbench.plugins import Declaration
 
@@ -265,7 +264,7 @@ def derivatives_are_those_of_the_values(subject: Subject) -> None:
 
     def terms(logits: Tensor, *hidden: Tensor) -> tuple[Tensor, ...]:
         trial.method = copy.deepcopy(pristine)  # the same state each time
-        found = trial.terms(Output(logits, hidden, step.student.edge_index), step)
+        found = trial.terms(step.student._replace(logits=logits, hidden=hidden), step)
         return tuple(found[name] for name in names)
 
     try:

@@ -262,7 +262,7 @@ class Trial:
     def _equal_to(self, teacher: Output, student: Output) -> Output:
         hidden = tuple(h.clone().requires_grad_() for h in teacher.hidden)
         edges = teacher.edge_index if self.case.student != "mlp" else student.edge_index[:1] * len(hidden)
-        return Output(teacher.logits.clone().requires_grad_(), hidden, edges)
+        return Output(teacher.logits.clone().requires_grad_(), hidden, edges, student.dynamic)
 
 
 _TAUGHT: dict[Any, tuple[list[GNN], list[TeacherOutputs]]] = {}
@@ -300,6 +300,7 @@ def _without(withheld: frozenset[Requirement], outputs: TeacherOutputs) -> Teach
         logits=bad.logits if "logits" in withheld else outputs.logits,
         hidden=bad.hidden if "hidden" in withheld else outputs.hidden,
         edges=bad.edges if "edges" in withheld else outputs.edges,
+        dynamic=bad.dynamic if "edges" in withheld else outputs.dynamic,
     )
 
 
@@ -310,7 +311,7 @@ def _poisoned(outputs: TeacherOutputs) -> TeacherOutputs:
     starts = outputs.ptr[:-1].repeat_interleave(outputs.ptr.diff())
     edges = torch.stack([torch.where(nodes + 1 < ends, nodes + 1, starts), nodes])
     hidden = tuple(h * nan for h in outputs.hidden)
-    return replace(outputs, logits=outputs.logits * nan, hidden=hidden, edges=(edges,) * len(hidden))
+    return replace(outputs, logits=outputs.logits * nan, hidden=hidden, edges=(edges,) * len(hidden), dynamic=True)
 
 
 class _Poisoned(nn.Module):

@@ -15,6 +15,7 @@ from distillbench.distillation.edge_products import (
     edge_dot,
     edge_squared_distance,
 )
+from distillbench.models.gnn import Output
 from distillbench.params import Direction, Kernel, Reduction
 
 
@@ -95,17 +96,18 @@ def structure_divergence(
     return total / (num_nodes if reduction == "nodes" else max(edge_index.shape[1], 1))
 
 
-def union_edges(edge_index_a: Tensor, edge_index_b: Tensor, num_nodes: int) -> Tensor:
-    """The union of two edge sets, E_u = E_s ∪ E_t (Yang et al. 2020, section 3.3: dynamic graphs).
+def union_edges(student: Output, s: int, teacher: Output, t: int, num_nodes: int) -> Tensor:
+    """The union of the edges of two layers, E_u = E_s ∪ E_t (Yang et al. 2020, section 3.3: dynamic graphs).
 
-    Returns [2, E_u] int64, sorted by destination, then source, without duplicates. Where the sets are one and the same
-    tensor (a static graph) or one is empty (an MLP), the other is returned as it is.
+    Returns [2, E_u] int64, sorted by destination, then source, without duplicates: the graph's own edges where neither
+    model draws any (a static graph), and those of the other layer where one used none (an MLP), as they are.
     """
-    if edge_index_a is edge_index_b or not edge_index_b.shape[1]:
-        return edge_index_a
-    if not edge_index_a.shape[1]:
-        return edge_index_b
-    source, destination = torch.cat([edge_index_a, edge_index_b], dim=1)
+    of_student, of_teacher = student.edge_index[s], teacher.edge_index[t]
+    if not of_student.shape[1]:
+        return of_teacher
+    if not of_teacher.shape[1] or (student.on_own_edges(s) and teacher.on_own_edges(t)):
+        return of_student
+    source, destination = torch.cat([of_student, of_teacher], dim=1)
     code = torch.unique(destination * num_nodes + source)
     return torch.stack([code % num_nodes, code // num_nodes])
 

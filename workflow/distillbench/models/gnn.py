@@ -26,13 +26,19 @@ class Output(NamedTuple):
     """What a model computes, as the distillation methods see it.
 
     logits: [N, C], or [G, C] for graph-level tasks. hidden: one [N, D_l] tensor per hidden layer, before the
-    activation unless the spec's ``tap`` says otherwise. edge_index: the edges used by each hidden layer ([2, E_l];
-    dynamic graphs differ from layer to layer); empty tensors for an MLP, which uses none.
+    activation unless the spec's ``tap`` says otherwise. edge_index: the edges used by each hidden layer: [2, E_l],
+    empty for an MLP, which uses none. dynamic: whether the model drew these edges itself, layer by layer; else they are
+    the graph's own.
     """
 
     logits: Tensor
     hidden: tuple[Tensor, ...]
     edge_index: tuple[Tensor, ...]
+    dynamic: bool = False
+
+    def on_own_edges(self, layer: int) -> bool:
+        """Whether a hidden layer used the graph's own edges, and not none or such as it drew."""
+        return not self.dynamic and self.edge_index[layer].shape[1] > 0
 
 
 class GNN(nn.Module):
@@ -158,7 +164,7 @@ class _DGCNN(nn.Module):
         x = self.norm(self.embedding(torch.cat(activated, dim=1)))
         x = F.leaky_relu(x, self.spec.negative_slope)
         logits = self.head(torch.cat([_pool(x, graph, "max"), _pool(x, graph, "mean")], dim=1))
-        return Output(logits, tuple(hidden), tuple(edges))
+        return Output(logits, tuple(hidden), tuple(edges), dynamic=True)
 
 
 def _pool(x: Tensor, graph: Graph, how: str) -> Tensor:

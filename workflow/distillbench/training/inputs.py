@@ -133,8 +133,9 @@ class TeacherOutputs:
     """The frozen teacher's outputs for the graphs that students train on, as if they were one graph.
 
     ids: [G] those graphs, ascending; ptr: [G + 1] first node of each. logits: [N, C] or [G, C]; hidden: [N, D_l] per
-    layer. edge_index: [2, E], the graphs' own edges. edges: [2, E_l] per layer where the model drew them (dynamic
-    graphs), else None; int32 where they come from a file. precomputed: per-node or per-edge tensors of a method.
+    layer. edge_index: [2, E], the graphs' own edges. edges: [2, E_l] per layer where those are not what the model used:
+    ``dynamic``, where it drew its own, else none at all (MLP); int32 where they come from a file. precomputed: per-node
+    or per-edge tensors of a method.
     """
 
     ids: Tensor
@@ -142,13 +143,15 @@ class TeacherOutputs:
     logits: Tensor
     hidden: tuple[Tensor, ...]
     edge_index: Tensor
+    dynamic: bool
     edges: tuple[Tensor, ...] | None = None
     precomputed: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def output(self) -> Output:
         """All of it."""
-        return Output(self.logits, self.hidden, self.edges or (self.edge_index,) * len(self.hidden))
+        edges = self.edges or (self.edge_index,) * len(self.hidden)
+        return Output(self.logits, self.hidden, edges, self.dynamic)
 
     def of(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
         """The part for one batch of graphs, and its part of what was precomputed, on the batch's device.
@@ -175,7 +178,7 @@ class TeacherOutputs:
             name: value[nodes if len(value) == int(self.ptr[-1]) else edge_rows].to(device)
             for name, value in self.precomputed.items()
         }
-        return Output(logits, hidden, edges), precomputed
+        return Output(logits, hidden, edges, self.dynamic), precomputed
 
 
 def teacher_outputs(model: nn.Module, inputs: Inputs, part: Tensor) -> TeacherOutputs:
@@ -187,9 +190,9 @@ def teacher_outputs(model: nn.Module, inputs: Inputs, part: Tensor) -> TeacherOu
         outputs = []
         for batch in inputs.ordered(ids):
             out = model(batch.graph, batch.x)
-            drawn = any(edges is not batch.graph.edge_index for edges in out.edge_index)
+            other = not all(map(out.on_own_edges, range(len(out.hidden))))
             # off the device at once: of many clouds they are more than it holds
-            edges = tuple(each.to(cpu, torch.int32) for each in out.edge_index) if drawn else ()
+            edges = tuple(each.to(cpu, torch.int32) for each in out.edge_index) if other else ()
             outputs.append((batch.graph.num_nodes, out.logits.to(cpu), tuple(h.to(cpu) for h in out.hidden), edges))
     _, ptr = ranges(data.graph_ptr, ids)
     sizes, logits, hidden, edges_drawn = zip(*outputs, strict=True)
@@ -200,6 +203,7 @@ def teacher_outputs(model: nn.Module, inputs: Inputs, part: Tensor) -> TeacherOu
         logits=torch.cat(logits),
         hidden=tuple(torch.cat(layer) for layer in zip(*hidden, strict=True)),
         edge_index=cut_edges(data.edge_index, data.graph_ptr, ids, ptr),
+        dynamic=out.dynamic,
         edges=tuple(
             torch.cat([edges + start for edges, start in zip(layer, starts, strict=False)], dim=1)
             for layer in zip(*edges_drawn, strict=True)

@@ -117,9 +117,9 @@ class Guidance:
             precomputed=precomputed,
             x=x,
             nodes=torch.arange(len(x), device=device),
-            teachers=tuple(_moved(each, setup.edge_index, edge_index) for each in setup.teachers),
+            teachers=tuple(_moved(each, edge_index) for each in setup.teachers),
         )
-        return _moved(setup.teacher, setup.edge_index, edge_index), context
+        return _moved(setup.teacher, edge_index), context
 
 
 def setup_of(
@@ -136,7 +136,7 @@ def setup_of(
         x, edge_index = data.x, data.edge_index
         labelled = torch.zeros(len(data.y), dtype=torch.bool).index_fill(0, split.train, True)
         labels = data.task.hide(data.y, ~labelled)
-        stored = [_moved(each.output, each.edge_index, edge_index) for each in given]
+        stored = [_moved(each.output, edge_index) for each in given]
         if nodes is not None:
             edge_index = _induced(edge_index, nodes, len(x))
             x, labels, labelled = x[nodes], labels[nodes], labelled[nodes]
@@ -145,7 +145,6 @@ def setup_of(
         ids = split.train.sort().values
         seen, ptr = ranges(data.graph_ptr, ids)
         x = data.x[seen]
-        # where there are teachers, their tensor: methods tell by it whether a layer used the graph's own edges
         edge_index = given[0].edge_index if given else cut_edges(data.edge_index, data.graph_ptr, ids, ptr)
         labels = data.y[ids if data.task.level == "graph" else seen]
         labelled = torch.ones(len(labels), dtype=torch.bool)
@@ -196,16 +195,22 @@ def _runner(model: nn.Module, batch: Batch) -> Callable[[Tensor], Output]:
     return lambda x: model(batch.graph, x)
 
 
-def _moved(out: Output, own: Tensor, edge_index: Tensor) -> Output:
-    """On the device of ``edge_index``, which takes the place of the graph's ``own`` edges; drawn ones are kept."""
+def _moved(out: Output, edge_index: Tensor) -> Output:
+    """On the device of ``edge_index``, which takes the place of the graph's own edges; drawn ones are kept."""
     device = edge_index.device
-    edges = tuple(edge_index if used is own else used.to(device).long() for used in out.edge_index)
-    return Output(out.logits.to(device), tuple(h.to(device) for h in out.hidden), edges)
+    edges = tuple(
+        edge_index if out.on_own_edges(layer) else used.to(device).long() for layer, used in enumerate(out.edge_index)
+    )
+    return Output(out.logits.to(device), tuple(h.to(device) for h in out.hidden), edges, out.dynamic)
 
 
 def _restricted(out: Output, nodes: Tensor, edge_index: Tensor) -> Output:
-    edges = tuple(edge_index if used.shape[1] else used for used in out.edge_index)
-    return Output(out.logits[nodes], tuple(h[nodes] for h in out.hidden), edges)
+    """Of ``nodes`` alone; ``edge_index``, the graph's own edges among them, takes the place of those of the graph."""
+    edges = tuple(
+        edge_index if out.on_own_edges(layer) else _induced(used, nodes, len(out.logits))
+        for layer, used in enumerate(out.edge_index)
+    )
+    return Output(out.logits[nodes], tuple(h[nodes] for h in out.hidden), edges, out.dynamic)
 
 
 def _induced(edge_index: Tensor, nodes: Tensor, num_nodes: int) -> Tensor:
