@@ -38,7 +38,7 @@ TRAINS = {
 }
 MINUTES = {
     "compare": 10, "collect": 5, "profiles": 5, "tuning_table": 5, "pareto": 5, "report": 5, "across_figure": 5,
-    "reproduce": 5, "figure": 2, "pareto_figure": 2, "libraries_figure": 2, "curves": 1, "track": 30,
+    "reproduce": 5, "scores_figure": 2, "pareto_figure": 2, "libraries_figure": 2, "curves_figure": 1, "track": 30,
 }  # fmt: skip
 TARGETS = {"all", "structure_figures"}  # rules that run nothing
 NOT_IN_ALL = ["structure_figures", "results/figures/across.png", "results/tables/reproduction.csv"]

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from distillbench.config.config import ConfigError
+from distillbench.figures.registry import figure_files
 from distillbench.plan.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,7 @@ def test_a_data_set_is_not_called_like_another_figure(name):
     ):
         plan(values)
     alone = changed("datasets", value={"pareto-mine": {"dataset": "digits", **digits}})
-    assert plan(alone).figure_files()
+    assert figure_files(plan(alone))
 
 
 def test_every_problem_is_reported_at_once():

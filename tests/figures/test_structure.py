@@ -16,7 +16,7 @@ from distillbench.figures.structure import Observed, structure_figure, view_of
 from distillbench.figures.structure_panels import (
     Panel,
     View,
-    draw,
+    draw_panels,
     ego_network,
     feature_distances,
     lay_out,
@@ -319,7 +319,7 @@ def test_equal_input_gives_equal_files(tmp_path, links):
     for name in ("a", "b"):
         view, near = _view(links=links), Panel(np.arange(12.0), "epoch 1 of 2")
         png, svg = tmp_path / f"{name}.png", tmp_path / f"{name}.svg"
-        draw(view, near, {"student": [near]}, ["selected epoch"], title="a", text="b", png=png, svg=svg)
+        draw_panels(view, near, {"student": [near]}, ["selected epoch"], title="a", text="b", png=png, svg=svg)
         files.append((png.read_bytes(), svg.read_bytes()))
     assert files[0] == files[1]
 
@@ -327,6 +327,8 @@ def test_equal_input_gives_equal_files(tmp_path, links):
 def test_features_that_are_all_the_same_are_drawn_too(tmp_path):
     svg = tmp_path / "a.svg"
     flat, near = Panel(np.zeros(12), ""), Panel(np.arange(12.0), "")
-    draw(_view(), near, {"s": [flat]}, ["selected"], title="a", text="b", png=tmp_path / "a.png", svg=svg)
+    draw_panels(_view(), near, {"s": [flat]}, ["selected"], title="a", text="b", png=tmp_path / "a.png", svg=svg)
     assert "ρ is not defined here" in svg.read_text()
-    draw(_view(1), Panel(np.zeros(1), ""), {}, ["selected"], title="a", text="b", png=tmp_path / "a.png", svg=svg)
+    draw_panels(
+        _view(1), Panel(np.zeros(1), ""), {}, ["selected"], title="a", text="b", png=tmp_path / "a.png", svg=svg
+    )

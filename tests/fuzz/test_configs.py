@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillbench.config.config import ConfigError
+from distillbench.figures.registry import figure_files
 from distillbench.jobs.run import read_plan
 from distillbench.jobs.selection import Options
 from distillbench.plan.plan import Plan
@@ -105,7 +106,7 @@ def consistent(plan: Plan) -> None:
     if plan.runs > 5000:
         return
     assert [seed for shard in plan.shards for seed in plan.seeds(shard)] == list(range(plan.config.seeds))
-    files = [*plan.shard_files(), *plan.table_files(), *plan.figure_files(), *plan.profile_files()]
+    files = [*plan.shard_files(), *plan.table_files(), *figure_files(plan), *plan.profile_files()]
     assert len(files) == len(set(files))
     root = plan.paths.root.resolve()
     assert all(Path(file).resolve().is_relative_to(root) for file in files)

@@ -209,12 +209,6 @@ def test_a_backend_without_a_library_is_always_there_and_depends_on_all_its_file
     assert own <= {Path(file).name for file in plan.profile_sources("csr")}
 
 
-def test_pyg_is_drawn_against_dgl_only_where_both_are_asked_for():
-    for backends, drawn in ((["pyg", "dgl", "csr"], True), (["pyg", "csr"], False), (["dgl"], False)):
-        files = planned(backends=backends).figure_files()
-        assert any(Path(file).name == "libraries.png" for file in files) == drawn
-
-
 def test_expected_code_is_of_the_runs_own_files_by_content(tmp_path):
     mine = tmp_path / "mykd.py"
     mine.write_text((ROOT / "methods/kd.py").read_text())

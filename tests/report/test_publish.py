@@ -1,5 +1,7 @@
 """What is published is what the statistics of today say of the published runs."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +9,7 @@ import pytest
 import yaml
 
 from distillbench.config.config import Compare
+from distillbench.report import publish
 from distillbench.report.tables import read_table
 from distillbench.runs import RUN_COLUMNS, read_runs, runs_of_csv, write_runs
 from distillbench.statistics import compare
@@ -38,3 +41,25 @@ def test_a_table_of_runs_of_an_older_version_is_read(tmp_path):
     assert list(runs.columns) == list(RUN_COLUMNS)
     write_runs(runs, tmp_path / "runs.csv", tmp_path / "runs.parquet")
     pd.testing.assert_frame_equal(runs_of_csv(tmp_path / "runs.csv"), read_runs(tmp_path / "runs.parquet"))
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_the_document_of_a_published_run_says_what_is_published(folder, monkeypatch):
+    """Where this fails: distillbench publish --again."""
+    monkeypatch.chdir(ROOT)
+    published, every = folder.relative_to(ROOT), [Path("README.md"), *Path("docs").glob("*.md")]
+    config = Path(json.loads((folder / "provenance.json").read_text())["config"]["file"])
+    documents = [each for each in every if f"`{published}/provenance" in each.read_text()]
+    assert documents
+    for document in documents:
+        _, part, _ = document.read_text().split(publish.MARK)
+        assert part.strip() == publish.in_words(published, config, document.parent).strip(), document
+
+
+def test_the_structure_of_a_feature_space_is_published_where_it_was_drawn(tmp_path):
+    folder = tmp_path / "default"
+    shutil.copytree(ROOT / "results/reference/default", folder)
+    shutil.copy(folder / "digits.png", folder / "structure-digits-pyg-gat.png")
+    shutil.copy(folder / "digits.png", folder / "structure-cora-pyg-gat.png")  # of no run that is published
+    said = publish.in_words(folder, ROOT / "config/config.yaml", tmp_path)
+    assert "(default/structure-digits-pyg-gat.png)" in said and "structure-cora" not in said

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
+from distillbench.figures.registry import figure_files
 from distillbench.plan.plan import make_plan
 from distillbench.report.data import environment, pictures, spec_in_words
 from distillbench.report.facts import facts_of
@@ -120,7 +121,8 @@ def test_it_refers_to_nothing_outside_itself(page):
 
 
 def test_figures_come_in_order_and_a_heavy_svg_gives_way_to_its_png(finished_run, facts):
-    shown = pictures(finished_run, ["digits", "synthetic"], facts["shown"])
+    runs = read_runs(finished_run / "tables/runs.parquet")
+    shown = pictures(finished_run, runs, facts["shown"])["figures"]
     files = [picture.file.removeprefix("figures/") for picture in shown]
     assert files == ["digits.svg", "synthetic.png", "pareto-digits.svg", "libraries.svg", "across.svg"]
     assert all(picture.alt for picture in shown)
@@ -267,7 +269,7 @@ def test_the_config_of_the_page_plans_the_same_jobs(given, facts, finished_run, 
         for method in plan.methods_of(cell):
             assert str(again.tuning_params(cell, method)) == str(plan.tuning_params(cell, method))
     assert (again.methods, again.config.compare) == (plan.methods, plan.config.compare)
-    assert (again.table_files(), again.figure_files()) == (plan.table_files(), plan.figure_files())
+    assert (again.table_files(), figure_files(again)) == (plan.table_files(), figure_files(plan))
 
 
 def test_the_config_of_the_page_depends_on_no_default_and_on_no_machine(plan):

@@ -17,7 +17,7 @@ from .conftest import CONFIG, HELD, ROOT, checkout, wait_for
 
 TABLE = "results/tables/comparison.csv"  # enough where figures and MLflow are not the matter
 AFTER_THE_RUNS = {
-    "collect": 1, "compare": 1, "figure": 2, "pareto": 1, "pareto_figure": 2, "libraries_figure": 1, "report": 1,
+    "collect": 1, "compare": 1, "scores_figure": 2, "pareto": 1, "pareto_figure": 2, "libraries_figure": 1, "report": 1,
     "track": 1,
 }  # fmt: skip
 METHODS, BACKENDS, SEEDS = ("supervised", "at", "lsp"), ("pyg", "dgl"), 3
@@ -74,7 +74,7 @@ def test_editing_a_method_reruns_that_method_only(project):
     file = project.folder / "methods/at.py"
     file.write_text(file.read_text().replace("z.square()", "z.abs()"))
     shards, cells = 2, 4
-    assert project.jobs() == {"distill": shards * cells, "curves": cells, **AFTER_THE_RUNS}
+    assert project.jobs() == {"distill": shards * cells, "curves_figure": cells, **AFTER_THE_RUNS}
     project.run(TABLE)
     changed = {name for name, content in project.records().items() if content != before[name]}
     assert changed == {name for name in before if "/at/" in name}
@@ -87,7 +87,7 @@ def test_editing_the_trainer_reruns_every_run_and_touching_it_none(project):
     file.write_text(file.read_text() + "# edited\n")
     shards, cells = 2, 4
     runs = {"teacher": shards * cells, "distill": shards * cells * len(METHODS)}
-    assert project.jobs() == {**runs, "curves": cells, **AFTER_THE_RUNS}
+    assert project.jobs() == {**runs, "curves_figure": cells, **AFTER_THE_RUNS}
 
 
 def test_changing_a_hyperparameter_reruns_that_variant_only(project):
@@ -253,7 +253,7 @@ def test_a_deleted_shard_is_made_again_from_its_seeds(project):
     Promised: it is made again from the seeds' records without training.
     """
     (project.folder / "results/runs/digits/pyg/gat/at/records-0.json").unlink()
-    assert project.jobs() == {"distill": 1, "curves": 1, **AFTER_THE_RUNS}
+    assert project.jobs() == {"distill": 1, "curves_figure": 1, **AFTER_THE_RUNS}
 
 
 def test_a_corrupt_seed_is_named_set_aside_and_trained_again(project):

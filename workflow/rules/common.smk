@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 
 from distillbench.config.config import ConfigError, name_files
 from distillbench.config.yaml_files import copies_problem
+from distillbench.figures.registry import figure_files
 from distillbench.paths import Cell
 from distillbench.plan.plan import make_plan
 from distillbench.jobs.warm import owner
@@ -168,7 +169,7 @@ def chosen_values(wildcards):
 # What a run ends in, and its copies on object storage, if the config asks for any (export.smk)
 PRODUCTS = [
     *PLAN.table_files(),
-    *PLAN.figure_files(),
+    *figure_files(PLAN),
     f"{RESULTS}/report/index.html",
 ]
 

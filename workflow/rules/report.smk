@@ -5,7 +5,7 @@ from distillbench.report.facts import facts_of
 rule report:
     input:
         tables=PLAN.table_files(),  # of all records
-        figures=PLAN.figure_files(),
+        figures=figure_files(PLAN),
         cards=PLAN.cards(),
         sources=PLAN.report_sources(),
     output:

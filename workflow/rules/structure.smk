@@ -1,4 +1,7 @@
 # The paper's picture, a target of its own: `snakemake structure_figures`. Nothing else asks for it.
+from distillbench.figures.registry import STRUCTURE
+
+
 rule structure_figures:
     input:
         lambda wildcards: PLAN.structure_files(),  # asked only when wanted: it may be an error
@@ -10,23 +13,20 @@ rule structure_figure:
         sources=lambda wildcards: PLAN.structure_sources(cell_of(wildcards)),
     output:
         png=report(
-            f"{RESULTS}/figures/structure/{{dataset}}-{{backend}}-{{pair}}.png",
-            caption="../report/structure.rst",
+            f"{RESULTS}/figures/{STRUCTURE.file}.png",
+            caption="../report/figure.rst",
             category="Figures",
-            subcategory="Structure of the feature space",
-            labels={
-                "data set": "{dataset}",
-                "library": "{backend}",
-                "pair": "{pair}",
-            },
+            subcategory=STRUCTURE.heading,
+            labels={"data set": "{dataset}", "figure": STRUCTURE.label},
         ),
-        svg=f"{RESULTS}/figures/structure/{{dataset}}-{{backend}}-{{pair}}.svg",
+        svg=f"{RESULTS}/figures/{STRUCTURE.file}.svg",
     log:
-        f"{RESULTS}/logs/figures/structure/{{dataset}}-{{backend}}-{{pair}}.log",
+        f"{RESULTS}/logs/figures/{STRUCTURE.file}.log",
     threads: 1
     resources:
         **asks(lambda wildcards: PLAN.demand(cell_of(wildcards), 1)),
     params:
         figure=lambda wildcards: PLAN.structure_params(cell_of(wildcards)),
+        about=about(STRUCTURE),
     script:
         "../scripts/structure_figures.py"

@@ -1,7 +1,7 @@
 rule track:
     input:
         tables=PLAN.table_files(),  # of all records
-        figures=PLAN.figure_files(),
+        figures=figure_files(PLAN),
         page=f"{RESULTS}/report/index.html",
     output:
         synced=f"{RESULTS}/mlflow/synced.json",

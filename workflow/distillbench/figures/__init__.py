@@ -1,4 +1,4 @@
 """One file a picture, one style for all.
 
-Called by jobs/figures.py and, for structure.py, by its rule; knows statistics/.
+Listed in registry.py, and called by the rule of each and by report/; knows statistics/.
 """

@@ -30,7 +30,8 @@ from distillbench.figures.style import (
     shortened,
     styled,
 )
-from distillbench.statistics.across import Across
+from distillbench.runs import read_runs
+from distillbench.statistics.across import Across, across_cells
 
 MOST_IN_DIAGRAM = 24  # methods
 # Inches: page, margins, a line of the diagram and of the panels, between panels, a panel's title and its axis.
@@ -181,3 +182,10 @@ def _draw_estimates(
                 mec=colour, mew=1.2, zorder=4)  # fmt: skip
     ax.set_title(title, fontsize=9)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+
+
+def draw(*, runs: str, png: str, svg: str, baseline: str, alpha: float) -> str:
+    """See figures.registry.Figure: the ranks of methods over data sets and pairs."""
+    found = across_cells(read_runs(Path(runs)), baseline=baseline, alpha=alpha)
+    draw_across(found, png=Path(png), svg=Path(svg))
+    return f"{found.cells} cells: {png}"

@@ -1,7 +1,7 @@
 """Curves of training: the validation metric by epoch, a panel per method, every seed a line. Imports no torch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from distillbench.figures.style import (
     styled,
 )
 from distillbench.params import TEACHER
+from distillbench.record import read_shard
 from distillbench.wording import backend_label, metric_label
 
 # Inches: margins, a panel, between panels across and down. At most so many panels beside each other.
@@ -142,3 +143,22 @@ def median_curve(curves: list[pd.DataFrame]) -> pd.Series:
     by_epoch = pd.concat(curves).groupby("epoch")["val"]
     median: pd.Series = by_epoch.median()[by_epoch.count() > len(curves) / 2]
     return median
+
+
+def draw(*, records: Sequence[str], dataset: str, backend: str, pair: str, png: str, svg: str) -> str:
+    """See figures.registry.Figure: one cell, of every run whose history is there."""
+    histories: dict[tuple[str, int], pd.DataFrame] = {}
+    selected: dict[tuple[str, int], int] = {}
+    metric = ""
+    for shard in map(Path, records):
+        for record in read_shard(shard):
+            history = shard.with_name(f"seed-{record.seed}.history.csv")
+            run, metric = (record.method, record.seed), record.metric
+            if history.exists():
+                histories[run] = pd.read_csv(history)
+            if record.best_epoch is not None:
+                selected[run] = record.best_epoch
+    draw_curves(
+        histories, dataset, backend, pair, png=Path(png), svg=Path(svg), metric=metric, selected=selected
+    )  # fmt: skip
+    return f"{dataset}, {backend}, {pair}: {len(histories)} curves"

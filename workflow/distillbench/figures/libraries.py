@@ -176,3 +176,9 @@ def _sides(ax: Axes, left: str, right: str) -> None:
     for x, text, side in ((0.0, left, "left"), (1.0, right, "right")):
         ax.annotate(text, (x, 1), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points", ha=side,
                     va="bottom", fontsize=8, color=FAINT)  # fmt: skip
+
+
+def draw(*, equivalence: str, png: str, svg: str) -> str:
+    """See figures.registry.Figure: every method of every data set and pair."""
+    draw_libraries(pd.read_csv(equivalence, keep_default_na=True), png=Path(png), svg=Path(svg))
+    return f"PyG against DGL: {png}"

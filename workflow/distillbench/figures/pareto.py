@@ -5,6 +5,7 @@ only the training time tells the methods apart. So the two are drawn differently
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from distillbench.figures.style import (
     shortened,
     styled,
 )
-from distillbench.statistics.pareto import ON_FRONTIER
+from distillbench.runs import read_runs
+from distillbench.statistics.pareto import ON_FRONTIER, pareto_table
 from distillbench.wording import backend_label, backend_order, metric_label
 
 # What the model costs, and the name of its axis.
@@ -285,3 +287,11 @@ def _listed(what: str, names: list[str]) -> str:
         return ""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f" {what}: {', '.join(shortened(name, 2 * LETTERS) for name in names[:10])}{more}."
+
+
+def draw(*, runs: str, profiles: Sequence[str], dataset: str, png: str, svg: str, baseline: str) -> str:
+    """See figures.registry.Figure: the picture of one data set. profiles: their table, or none."""
+    costs = pd.concat(map(pd.read_csv, profiles)) if profiles else None
+    table = pareto_table(read_runs(Path(runs)), costs)
+    draw_pareto(table, dataset, png=Path(png), svg=Path(svg), baseline=baseline)
+    return f"{dataset}: {png}"

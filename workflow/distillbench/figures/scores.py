@@ -18,6 +18,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from distillbench.figures.style import ALARM, FAINT, GROUND, TEACHER, TEXT, Look, library_look, new_figure, save, styled
 from distillbench.params import MIN_SEEDS
+from distillbench.runs import read_parquet, read_runs
 from distillbench.statistics.paired import DELTA, bca_interval
 from distillbench.wording import backend_label, backend_order, metric_label, signed
 
@@ -277,3 +278,10 @@ def _legend(width: float, baseline: str) -> str:
         f"Solid line: mean of the teachers. Dashed line: {_alone(baseline)}."
     )
     return textwrap.fill(text, int(14.4 * width), break_on_hyphens=False)
+
+
+def draw(*, runs: str, comparison: str, dataset: str, png: str, svg: str, baseline: str, delta: float) -> str:
+    """See figures.registry.Figure: the picture of one data set, from its tables."""
+    frame, compared = read_runs(Path(runs)), read_parquet(Path(comparison))
+    draw_dataset(frame, compared, dataset, png=Path(png), svg=Path(svg), baseline=baseline, delta=delta)
+    return f"{dataset}: {png}"

@@ -21,7 +21,7 @@ from distillbench.figures.structure_panels import (
     MOST_NODES,
     Panel,
     View,
-    draw,
+    draw_panels,
     ego_network,
     feature_distances,
     lay_out,
@@ -67,7 +67,7 @@ def structure_figure(results: str, records: list[str], params: dict[str, Any], p
             *student.after(epochs, runs[method], runs[TEACHER], view, of_student),
             student.selected(runs[method], view, of_student),
         ]
-    draw(
+    draw_panels(
         view,
         panel_of_teacher,
         columns,

@@ -124,7 +124,7 @@ def lay_out(nodes: int, links: np.ndarray) -> np.ndarray:
     return np.array([positions[node] for node in range(nodes)])
 
 
-def draw(
+def draw_panels(
     view: View,
     teacher: Panel,
     columns: dict[str, list[Panel]],

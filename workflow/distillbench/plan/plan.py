@@ -11,7 +11,7 @@ from typing import Any
 
 from distillbench.config.config import Config, ConfigError, Pair, Protocol, name_files, read_config
 from distillbench.config.yaml_files import folder_problem, problem_of
-from distillbench.params import METRICS, MIN_CELLS, TEACHER, suggestion
+from distillbench.params import METRICS, TEACHER, suggestion
 from distillbench.paths import Cell
 from distillbench.plan.checks import problems_of
 from distillbench.plan.grid import Grid
@@ -83,15 +83,6 @@ class Plan(Grid):
         if self.published_pairs():
             names += [f"reproduction.{ending}" for ending in ("csv", "html", "md")]
         return [str(self.paths.root / "tables" / name) for name in names]
-
-    def figure_files(self) -> list[str]:
-        """All figures, in two formats: per data set, of the libraries, across data sets, and curves per cell."""
-        names = [name for dataset in self.config.datasets for name in (dataset, f"pareto-{dataset}")]
-        names += ["libraries"] if {"pyg", "dgl"} <= set(self.config.backends) else []
-        pairs = {(cell.dataset, cell.pair) for cell in self.cells}
-        names += ["across"] if len(pairs) >= MIN_CELLS else []
-        names += ["/".join(("curves", "-".join(cell))) for cell in self.cells]
-        return [str(self.paths.root / "figures" / f"{name}.{ending}") for name in names for ending in ("png", "svg")]
 
     def profile_table(self) -> list[str]:
         """The table of profiles, if the config asks for any."""

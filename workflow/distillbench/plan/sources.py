@@ -181,8 +181,8 @@ class Sources:
         return _sources("runs.py", "wording.py", *_room("statistics"), *_room("tables"), "jobs/tables.py")
 
     def figure_sources(self, *names: str) -> list[str]:
-        """Source files that a figure depends on, ``names`` and what all figures share."""
-        shared = ("figures/style.py", "figures/distillbench.mplstyle", "runs.py", "wording.py", "jobs/figures.py")
+        """Files of the package that a figure depends on: ``names``, and what all figures share."""
+        shared = ("figures/style.py", "figures/distillbench.mplstyle", "runs.py", "wording.py")
         return _sources(*shared, *names)
 
     def report_sources(self) -> list[str]:

@@ -2,13 +2,15 @@
 
 import base64
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from distillbench.data.cards import read_card
+from distillbench.figures.registry import FIGURES, STRUCTURE
+from distillbench.paths import Cell
 from distillbench.record import Record, RecordError, read_shard
 from distillbench.wording import backend_label, backend_order, metric_label
 
@@ -115,41 +117,33 @@ def _plain(value: Any) -> str:
     return "-".join(map(_plain, value)) if isinstance(value, list) else str(value)
 
 
-def pictures(results: Path, datasets: Sequence[str], shown: Collection[str]) -> list[Picture]:
-    """The figures that are there and ``shown``: per data set, accuracy against cost, of all data sets, feature spaces.
+def pictures(results: Path, runs: pd.DataFrame, shown: Collection[str]) -> dict[str, list[Picture]]:
+    """The figures of these runs that are there and ``shown``, by section of the page.
 
     ``shown``: names below ``results`` of what belongs to this run.
     """
-    named = [
-        *((name, f"{name}: every seed as a point, mean and 95% interval per method") for name in datasets),
-        *((f"pareto-{name}", f"{name}: accuracy against what it costs, the frontier marked") for name in datasets),
-        (
-            "libraries",
-            "PyG against DGL: difference per method with its interval, and the ratio of their training times",
-        ),
-        ("across", "All data sets and pairs together: mean ranks and which methods differ"),
-    ]
-    named += [
-        (f"structure/{path.stem}", f"{path.stem}: distances in the feature space from one marked point")
-        for path in sorted((results / "figures/structure").glob("*.png"))
-    ]
-    return [picture for name, caption in named if (picture := _picture(results, shown, name, caption))]
-
-
-def curves(results: Path, runs: pd.DataFrame, shown: Collection[str]) -> list[Picture]:
-    """Curves of all runs, a figure per data set, library and pair, where it is there and ``shown`` (see pictures)."""
-    found = []
-    cells = runs[["dataset", "pair", "backend"]].drop_duplicates()
-    places = cells.assign(place=cells["backend"].map(backend_order))
-    ordered = places.sort_values(["dataset", "pair", "place"], kind="stable")
-    for dataset, pair, backend in ordered[["dataset", "pair", "backend"]].itertuples(index=False):
-        name, caption = f"curves/{dataset}-{backend}-{pair}", f"{dataset} · {backend_label(str(backend))} · {pair}"
-        if picture := _picture(results, shown, name, caption, alt=f"Validation curves of every run: {caption}"):
-            found.append(picture)
+    found: dict[str, list[Picture]] = {"figures": [], "curves": []}
+    cells = cells_of(runs)
+    for figure, place in [(each, place) for each in (*FIGURES, STRUCTURE) for place in each.places(cells)]:
+        where = " · ".join(backend_label(value) if key == "backend" else value for key, value in place.items())
+        caption, alt = f"{where}: {figure.shows}" if where else figure.shows, ""
+        if figure.section == "curves":  # whose heading says what they show
+            caption, alt = where, f"{figure.shows}: {where}"
+        if picture := _picture(results, shown, figure.name(place), caption, alt):
+            found[figure.section].append(picture)
     return found
 
 
-def _picture(results: Path, shown: Collection[str], name: str, caption: str, alt: str = "") -> Picture | None:
+def cells_of(runs: pd.DataFrame) -> list[Cell]:
+    """The cells of a table of runs: data sets as they come, libraries in their order in all tables."""
+    cells = runs[["dataset", "pair", "backend"]].drop_duplicates()
+    number = {name: place for place, name in enumerate(pd.unique(cells["dataset"]))}
+    places = cells.assign(number=cells["dataset"].map(number), place=cells["backend"].map(backend_order))
+    ordered = places.sort_values(["number", "pair", "place"], kind="stable")
+    return [Cell(*map(str, row)) for row in ordered[["dataset", "backend", "pair"]].itertuples(index=False)]
+
+
+def _picture(results: Path, shown: Collection[str], name: str, caption: str, alt: str) -> Picture | None:
     """A figure as SVG, or as PNG where that is far smaller or all there is; None where it is not ``shown``."""
     svg, png = (f"figures/{name}.{kind}" for kind in ("svg", "png"))
     files = {file: (results / file).read_bytes() for file in (svg, png) if file in shown and (results / file).is_file()}

@@ -13,6 +13,7 @@ import yaml
 from distillbench.config.config import Config
 from distillbench.config.variants import Part
 from distillbench.contract.catalogue import Page
+from distillbench.figures.registry import ENDINGS, STRUCTURE, figure_files
 from distillbench.params import search_space
 from distillbench.plan.plan import Plan
 
@@ -88,9 +89,11 @@ def shown_files(plan: Plan) -> list[str]:
     Pictures of the feature space are made only when asked for, and may not be there.
     """
     structure = [
-        f"figures/structure/{'-'.join(cell)}.{kind}" for cell in plan.structure_cells() for kind in ("png", "svg")
+        f"figures/{STRUCTURE.name(place)}.{ending}"
+        for place in STRUCTURE.places(plan.structure_cells())
+        for ending in ENDINGS
     ]
-    made = [Path(file).relative_to(plan.paths.root).as_posix() for file in (*plan.table_files(), *plan.figure_files())]
+    made = [Path(file).relative_to(plan.paths.root).as_posix() for file in (*plan.table_files(), *figure_files(plan))]
     return [*made, *structure]
 
 

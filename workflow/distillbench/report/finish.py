@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from distillbench.jobs import figures, tables
+from distillbench.figures.registry import pictures_of
+from distillbench.jobs import tables
 from distillbench.jobs.reproduce import reproduce
 from distillbench.plan.plan import Plan
 from distillbench.record import RecordError
@@ -20,8 +21,8 @@ def finish(plan: Plan) -> Path:
     if missing := [file for file in plan.shard_files() if not Path(file).is_file()]:
         number = f"{len(missing)} of {len(plan.shard_files())} files of records are missing"
         raise RecordError(f"{number}, such as {missing[0]}: distillbench run makes them")
-    made, drawn = root / "tables", root / "figures"
-    runs, comparison = made / "runs.parquet", made / "comparison.parquet"
+    made = root / "tables"
+    runs = made / "runs.parquet"
     profiles = [file for file in plan.profile_table() if Path(file).is_file()]
     tables.collect(plan.expected(), plan.skipped(), plan.methods, str(made / "runs.csv"), str(runs))
     outputs = {name: str(made / f"comparison.{name}") for name in ("csv", "parquet", "html", "tex")}
@@ -29,19 +30,11 @@ def finish(plan: Plan) -> Path:
     outputs |= {name: str(made / f"{name}.csv") for name in ("equivalence", "times", "across")}
     tables.compare(str(runs), outputs, plan.cards(), plan.tuning_files(), plan.remarks(), **compare.model_dump())
     tables.pareto(str(runs), profiles, str(made / "pareto.csv"))
-    for dataset in plan.config.datasets:
-        figures.dataset(
-            str(runs), str(comparison), dataset, *_pictures(drawn / dataset), compare.baseline, compare.delta
-        )
-        figures.pareto(str(runs), profiles, dataset, *_pictures(drawn / f"pareto-{dataset}"), compare.baseline)
-    for cell in plan.cells:
-        where = _pictures(drawn / "curves" / "-".join(cell))
-        figures.training(plan.shards_of(cell), cell.dataset, cell.backend, cell.pair, *where)
-    wanted = {Path(file).name for file in plan.figure_files()}
-    if "libraries.png" in wanted:
-        figures.libraries(outputs["equivalence"], *_pictures(drawn / "libraries"))
-    if "across.png" in wanted:
-        figures.across(str(runs), *_pictures(drawn / "across"), compare.baseline, compare.alpha)
+    for figure, place in pictures_of(plan.cells):
+        inputs = figure.drawn_from(plan, place)
+        if "profiles" in inputs:
+            inputs["profiles"] = profiles
+        figure.draw(inputs, place, figure.settings(plan), root / "figures")
     if plan.config.tune:
         tuning_table(plan.tuning_files(), str(made / "tuning.csv"))
     if published := plan.published_pairs():
@@ -53,8 +46,3 @@ def finish(plan: Plan) -> Path:
     facts["shown"] = [file for file in facts["shown"] if "figures/structure" not in file]
     write_report(root, facts, root / "report" / "index.html")
     return made
-
-
-def _pictures(stem: Path) -> tuple[str, str]:
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    return f"{stem}.png", f"{stem}.svg"

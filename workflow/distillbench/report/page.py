@@ -16,7 +16,7 @@ import yaml
 from distillbench.params import MIN_SEEDS
 from distillbench.paths import SHOWN
 from distillbench.record import write_atomically
-from distillbench.report.data import curves, data_sets, environment, pictures, spec_in_words
+from distillbench.report.data import data_sets, environment, pictures, spec_in_words
 from distillbench.report.tables import (
     Table,
     across_table,
@@ -52,10 +52,7 @@ def write_report(results: str | Path, facts: dict[str, Any], output: str | Path)
         raise FileNotFoundError(f"{tables / 'comparison.csv'} does not exist: snakemake makes it before the report")
     across = across_cells(runs, baseline=settings["compare"]["baseline"], alpha=settings["compare"]["alpha"])
     equivalence = _shown_table(results, shown, "equivalence.csv")
-    found = {
-        "figures": pictures(results, list(pd.unique(runs["dataset"])), shown),
-        "curves": curves(results, runs, shown),
-    }
+    found = pictures(results, runs, shown)
     machine, without_record = environment(results, runs)
     page = _template().render(
         facts=facts,

@@ -12,22 +12,21 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from distillbench.config.config import Compare
-from distillbench.jobs import figures as drawing
+from distillbench.figures.registry import FIGURES, STRUCTURE, TABLES, Figure, pictures_of
 from distillbench.jobs import tables as reports
 from distillbench.jobs.tables import origins_in_words
-from distillbench.params import MIN_CELLS
 from distillbench.paths import home
 from distillbench.plan.plan import make_plan
 from distillbench.record import Record, file_digest, read_record, write_atomically
+from distillbench.report.data import cells_of
 from distillbench.report.tables import profiles_tables, read_table
 from distillbench.runs import runs_of_csv, write_runs
 from distillbench.statistics.across import across_cells
@@ -35,16 +34,10 @@ from distillbench.statistics.conclusions import conclusions
 from distillbench.tables.tuning import footnotes
 from distillbench.wording import markdown_text, table_row
 
-ABOUT = {  # figures that are not of one data set's methods
-    "pareto-": "the test metric against what it costs",
-    "libraries": "differences of the two libraries and ratios of their training times",
-    "across": "ranks over data sets and pairs",
-    "structure-": "structure of the feature space",
-}
 REFERENCE = Path("results/reference")
 MARK = "<!-- results -->"
 DEFAULT = Path("config/config.yaml")
-TABLES = ("comparison.csv", "comparison.md", "equivalence.csv", "runs.csv")
+PUBLISHED = ("comparison.csv", "comparison.md", "equivalence.csv", "runs.csv")
 WHERE_THERE_ARE = (
     "across.csv", "times.csv", "pareto.csv", "profiles.csv", "tuning.csv", "reproduction.csv", "reproduction.md",
 )  # fmt: skip
@@ -147,18 +140,12 @@ def again(config: Path, name: str, document: Path) -> None:
         reports.compare(parquet, outputs, [], [], remarks, **compared.model_dump())
         known = [str(profiles)] if profiles.exists() else []
         reports.pareto(parquet, known, str(tables / "pareto.csv"))
-        base = compared.baseline
-        for each in pd.unique(runs["dataset"]):
-            files = {kind: str(figures / f"{each}.{kind}") for kind in ("png", "svg")}
-            drawing.dataset(parquet, outputs["parquet"], each, **files, baseline=base, delta=compared.delta)
-            files = {kind: str(figures / f"pareto-{each}.{kind}") for kind in ("png", "svg")}
-            drawing.pareto(parquet, known, each, **files, baseline=base)
-        if runs["backend"].nunique() > 1:
-            files = {kind: str(figures / f"libraries.{kind}") for kind in ("png", "svg")}
-            drawing.libraries(outputs["equivalence"], **files)
-        if len(runs[["dataset", "pair"]].drop_duplicates()) >= MIN_CELLS:
-            files = {kind: str(figures / f"across.{kind}") for kind in ("png", "svg")}
-            drawing.across(parquet, **files, baseline=base, alpha=compared.alpha)
+        cells = cells_of(runs)
+        inputs = {name: str(Path(scratch) / file) for name, file in TABLES.items()} | {"profiles": known}
+        for figure, place in pictures_of(cells):
+            if figure.section == "figures":
+                own = {name: inputs[name] for name in figure.inputs}
+                figure.draw(own, place, figure.settings(plan), figures)
         shutil.copyfile(folder / "runs.csv", tables / "runs.csv")  # as it was published, to the byte
         _copy(Path(scratch), folder)
     write_atomically(folder / "provenance.json", json.dumps(facts | {"tables_of": _commit()}, indent=1) + "\n")
@@ -166,37 +153,54 @@ def again(config: Path, name: str, document: Path) -> None:
 
 
 def _copy(results: Path, folder: Path) -> None:
-    """Tables, and figures as PNG; those of feature spaces under a name that says so."""
+    """Tables, and the figures of their runs as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    for table in (*TABLES, *(each for each in WHERE_THERE_ARE if (results / "tables" / each).exists())):
+    for table in (*PUBLISHED, *(each for each in WHERE_THERE_ARE if (results / "tables" / each).exists())):
         shutil.copyfile(results / "tables" / table, folder / table)
-    for figure in results.glob("figures/*.png"):
-        shutil.copyfile(figure, folder / figure.name)
-    for figure in results.glob("figures/structure/*.png"):
-        shutil.copyfile(figure, folder / f"structure-{figure.name}")
+    for figure, place in _published(folder):
+        drawn = results / "figures" / f"{figure.name(place)}.png"
+        if drawn.exists():
+            shutil.copyfile(drawn, folder / _flat(figure, place))
+
+
+def _published(folder: Path) -> list[tuple[Figure, dict[str, str]]]:
+    """The figures of the published runs, curves left out: a picture for each cell is too much for a document."""
+    cells = cells_of(runs_of_csv(folder / "runs.csv"))
+    kinds = [figure for figure in (*FIGURES, STRUCTURE) if figure.section == "figures"]
+    return [(figure, place) for figure in kinds for place in figure.places(cells)]
+
+
+def _flat(figure: Figure, place: Mapping[str, str]) -> str:
+    return f"{figure.name(place).replace('/', '-')}.png"
 
 
 def _write_document(folder: Path, config: Path, document: Path) -> None:
     """Renew what stands between the marks of the document, from what is published."""
+    before, _, after = document.read_text().split(MARK)
+    write_atomically(document, f"{before}{MARK}\n{in_words(folder, config, document.parent)}\n{MARK}{after}")
+
+
+def in_words(folder: Path, config: Path, beside: Path) -> str:
+    """What a document in the folder ``beside`` says of a published run: conclusions, figures, tables, costs."""
     facts = json.loads((folder / "provenance.json").read_text())
     minutes, machine = facts["wall_seconds"]["all"] / 60, facts["machine"]
     command = "make bench" if config == DEFAULT else f"snakemake --configfile {config}"
     text = [f"`{command}` as run on {machine['cores']} cores of {machine['cpu']} in {minutes:.0f} minutes "]
     text += [f"({facts['runs']} runs, {', '.join(facts['devices'])}; `{folder}/provenance.json`):\n"]
     text += [*(f"- {markdown_text(sentence)}" for sentence in _conclusions(folder, config)), ""]
-    shown = Path(os.path.relpath(folder, document.parent))
+    shown = Path(os.path.relpath(folder, beside))
     more: list[str] = []
-    for figure in sorted(folder.glob("*.png")):
-        kind = next((name for name in ABOUT if figure.stem.startswith(name)), "")
-        what = ABOUT.get(kind, "every seed, mean and interval per method")
-        (more if kind else text).append(f"![{figure.stem}: {what}]({shown / figure.name})\n")
+    for figure, place in _published(folder):
+        file = folder / _flat(figure, place)
+        if file.exists():
+            into = text if figure == FIGURES[0] else more
+            into.append(f"![{file.stem}: {figure.shows}]({shown / file.name})\n")
     if more:
         text += ["<details><summary>More figures</summary>\n", *more, "</details>\n"]
     text.append((folder / "comparison.md").read_text())
     if (folder / "profiles.csv").exists():
         text += ["\nWhat the models cost, with all cores:\n", _costs(folder / "profiles.csv")]
-    before, _, after = document.read_text().split(MARK)
-    write_atomically(document, f"{before}{MARK}\n{chr(10).join(text)}\n{MARK}{after}")
+    return "\n".join(text)
 
 
 def _conclusions(folder: Path, config: Path) -> list[str]:

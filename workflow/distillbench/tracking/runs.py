@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from distillbench.config.config import BackendName
 from distillbench.data.cards import read_card
+from distillbench.figures.registry import FIGURES, STRUCTURE
 from distillbench.paths import SHOWN
 from distillbench.record import Record, RecordError, digest, file_digest, read_record
 
@@ -82,13 +83,16 @@ def _summary_source(results: Path, dataset: str, shown: frozenset[str] | None) -
 
     shown: only these of them: others are left over from an earlier config.
     """
-    if shown is not None and f"figures/{dataset}.png" not in shown:
+    if shown is not None and f"figures/{FIGURES[0].name({'dataset': dataset})}.png" not in shown:
         return None  # a data set of an earlier config: what MLflow has of it stays
     tables = [p for p in sorted(results.glob("tables/*")) if p.suffix in {".csv", ".html", ".md", ".tex"}]
-    names = [dataset, f"pareto-{dataset}", "libraries", "across"]
-    figures = [results / "figures" / f"{name}{suffix}" for name in names for suffix in (".png", ".svg")]
-    for backend in get_args(BackendName):
-        figures += sorted(results.glob(f"figures/*/{dataset}-{backend}-*"))  # curves, feature spaces
+    anywhere = {"dataset": dataset, "pair": "*"}  # of any pair, with any library
+    names = [
+        figure.name(anywhere | {"backend": backend})
+        for figure in (*FIGURES, STRUCTURE)
+        for backend in (get_args(BackendName) if "{backend}" in figure.file else [""])
+    ]
+    figures = [path for name in names for path in sorted(results.glob(f"figures/{name}.*"))]
     page = results / "report" / "index.html"
     there = {path.relative_to(results).as_posix(): path for path in (*tables, *figures, page) if path.exists()}
     files = {name: path for name, path in there.items() if shown is None or name in shown}
