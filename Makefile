@@ -10,7 +10,7 @@ PORT ?= 5000
 KUBERNETES := $(shell sed -n 's/^kubernetes = \["\(.*\)"\].*/\1/p' pyproject.toml)
 SLURM := slurm-wlm munge slurmdbd mariadb-server
 PPI ?= data/ppi24/ppi.zip
-CODE := workflow/distillbench workflow/scripts workflow/envs profiles methods datasets benchmarks docs tests
+CODE := workflow/distillbench workflow/scripts workflow/envs profiles methods datasets models benchmarks docs tests
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := bench
@@ -29,7 +29,7 @@ test: $(VENV)/installed  ## set up, check style and types, run the tests
 	ruff check $(CODE)
 	ruff format --check $(CODE)
 	mypy
-	bandit --quiet --configfile pyproject.toml --recursive workflow profiles methods datasets benchmarks docs
+	bandit --quiet --configfile pyproject.toml --recursive workflow profiles methods datasets models benchmarks docs
 	snakefmt --check Snakefile workflow/rules
 	pytest -n logical --maxprocesses 4
 

@@ -15,7 +15,7 @@ POD = JOB["spec"]["template"]["spec"]
 
 def snakemake(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run Snakemake on a copy of the project's code in the folder."""
-    for name in ("Snakefile", "workflow", "methods", "datasets", "config", "profiles", "pyproject.toml"):
+    for name in ("Snakefile", "workflow", "methods", "datasets", "models", "config", "profiles", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
     command = [sys.executable, "-m", "snakemake", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}

@@ -10,6 +10,7 @@ import yaml
 
 from distillbench.config.config import ConfigError
 from distillbench.figures.registry import figure_files
+from distillbench.paths import Cell
 from distillbench.plan.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
@@ -171,7 +172,8 @@ def test_a_combination_has_the_parameters_and_files_of_its_parts():
     assert about["params"]["lsp"]["kernel"] == "cosine" and about["params"]["kd"]["alpha"] == 0.3
     assert about["params"]["kd"]["temperature"] == planned.variant("kd").params()["temperature"]
     assert about["requires"] == ["edges", "hidden", "logits"]
-    assert {Path(file).name for file in planned.student_sources("digits", "pyg", "lsp+kd")} >= {"lsp.py", "kd.py"}
+    sources = planned.student_sources(Cell("digits", "pyg", "gat"), "lsp+kd")
+    assert {Path(file).name for file in sources} >= {"lsp.py", "kd.py"}
 
 
 def test_a_part_of_a_combination_may_be_a_variant_of_the_config():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from distillbench.paths import Cell
 from distillbench.plan.plan import make_plan
 from distillbench.plugins import load, neighbours
 
@@ -96,10 +97,10 @@ def test_a_plug_ins_neighbours_are_sources_of_its_runs(tmp_path):
 
     def sources(method):
         plan = make_plan(config, [], ROOT)
-        named = {Path(file).name for file in plan.run_sources("mydigits", "csr", method)}
-        return named & {"mine.py", "_of_method.py", "mydigits.py", "_shared.py", "_deeper.py"}, plan.code_digest(
-            "mydigits", "csr", method
-        )
+        cell = Cell("mydigits", "csr", next(iter(digits["pairs"])))
+        named = {Path(file).name for file in plan.run_sources(cell, method)}
+        own = {"mine.py", "_of_method.py", "mydigits.py", "_shared.py", "_deeper.py"}
+        return named & own, plan.code_digest(cell, method)
 
     of_data = {"mydigits.py", "_shared.py", "_deeper.py"}
     assert sources("mine")[0] == of_data | {"mine.py", "_of_method.py"}

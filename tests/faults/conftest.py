@@ -54,7 +54,7 @@ def run_job(plan: Plan, method: str = "supervised") -> list[Record]:
         results=str(plan.paths.root),
         shard=0,
         params=plan.teacher_params(CELL, 0) if teacher else plan.student_params(CELL, method, 0),
-        sources=list(plan.contents(plan.run_sources("digits", "csr", method))),
+        sources=list(plan.contents(plan.run_sources(CELL, method))),
         execution=plan.config.execution.model_dump(),
         planned_runs=plan.runs,
     )

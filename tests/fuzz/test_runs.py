@@ -66,7 +66,7 @@ def one_case(config):
             train(
                 results=str(plan.paths.root), shard=0, planned_runs=plan.runs,
                 params=plan.teacher_params(cell, 0) if teacher else plan.student_params(cell, method, 0),
-                sources=list(plan.contents(plan.run_sources("digits", "csr", method))),
+                sources=list(plan.contents(plan.run_sources(cell, method))),
                 execution=plan.config.execution.model_dump(),
             )  # fmt: skip
         runs = [str(folder / "runs.csv"), str(folder / "runs.parquet")]

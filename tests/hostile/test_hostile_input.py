@@ -19,7 +19,7 @@ from distillbench.plugins import PluginError, find
 from distillbench.training.inputs import load_outputs, load_tensors
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("workflow", "methods", "datasets", "benchmarks", "docs")
+FOLDERS = ("workflow", "methods", "datasets", "models", "benchmarks", "docs")
 SMOKE = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
 # the one reader of pickles, of files with a known digest, which makes nothing but arrays; and a plug-in's declaration
 PERMITTED = {("workflow/distillbench/data/readers.py", "import pickle"), ("workflow/distillbench/plugins.py", "exec")}

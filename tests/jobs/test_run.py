@@ -68,7 +68,7 @@ GOOD = ("--method", "supervised,at")
 
 def write_project(folder):
     """A checkout of its own: nobody edits its code, whose digest is part of every key."""
-    for name in ("Snakefile", "workflow", "methods", "datasets"):
+    for name in ("Snakefile", "workflow", "methods", "datasets", "models"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         folder.mkdir(exist_ok=True)
         copy(ROOT / name, folder / name)

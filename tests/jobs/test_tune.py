@@ -229,10 +229,10 @@ def train(plan, params, sources):
 
 def tune(plan, method):
     for teacher in plan.teachers_of(CELL, method):
-        train(plan, plan.tuning_teacher_params(teacher), plan.teacher_sources("digits", "pyg"))
+        train(plan, plan.tuning_teacher_params(teacher), plan.teacher_sources(Cell("digits", "pyg", "gat")))
     file = plan.paths.tuning("digits", "gat", method)
     arguments = plan.tuning_params(CELL, method)
-    sources, execution = plan.tuning_sources("digits", "pyg", method), plan.config.execution.model_dump()
+    sources, execution = plan.tuning_sources(Cell("digits", "pyg", "gat"), method), plan.config.execution.model_dump()
     summary = study.tune(str(plan.paths.root), **arguments, sources=sources, execution=execution, file=str(file))
     return read_tuning(file), summary
 
@@ -285,7 +285,7 @@ def test_a_trials_score_is_the_mean_of_its_seeds(project, monkeypatch):
 
 def test_a_teacher_of_trials_is_the_one_that_would_be_reported_but_for_its_test(project):
     plan = planned(project)
-    params, sources = plan.tuning_teacher_params(CELL), plan.teacher_sources("digits", "pyg")
+    params, sources = plan.tuning_teacher_params(CELL), plan.teacher_sources(Cell("digits", "pyg", "gat"))
     of_trials, summary = train(plan, params, sources)
     reported, _ = train(plan, {key: value for key, value in params.items() if key != "runs"}, sources)
     for seed in params["seeds"]:
@@ -303,7 +303,7 @@ def test_the_chosen_values_are_what_is_trained_and_what_the_record_says(project)
     assert tuning.chosen_trial and f"learning rate {chosen:g} (trial {tuning.chosen_trial})" in summary
     params = plan.student_params(CELL, "supervised", 0)
     assert params["training"]["learning_rate"] == 0.01 != chosen
-    job, _ = train(plan, params, plan.student_sources("digits", "pyg", "supervised"))
+    job, _ = train(plan, params, plan.student_sources(Cell("digits", "pyg", "gat"), "supervised"))
     record = json.loads(job.file(0, "json").read_text())
     assert record["hyperparameters"]["training"]["learning_rate"] == chosen
     assert record["tuning"]["trials"] == 3 and record["tuning"]["seeds"] == 2
@@ -314,7 +314,7 @@ def test_the_chosen_values_are_what_is_trained_and_what_the_record_says(project)
     given = planned(project, tune="none")
     by_hand = given.student_params(CELL, "supervised", 0)
     by_hand["training"]["learning_rate"] = chosen
-    again, summary = train(given, by_hand, given.student_sources("digits", "pyg", "supervised"))
+    again, summary = train(given, by_hand, given.student_sources(Cell("digits", "pyg", "gat"), "supervised"))
     assert "; 0 trained" in summary
     assert json.loads(again.file(0, "json").read_text())["tuning"] == {}  # and it says that nobody tuned it
 

@@ -62,7 +62,7 @@ class Runs:
             "results": str(self.plan.paths.root),
             "shard": 0,
             "params": self.params(dataset, method, pair),
-            "sources": list(self.plan.contents(self.plan.run_sources(dataset, "csr", method))),
+            "sources": list(self.plan.contents(self.plan.run_sources(self.cell(dataset, pair), method))),
             "execution": self.plan.config.execution.model_dump(),
             "planned_runs": self.plan.runs,
         }

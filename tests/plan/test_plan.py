@@ -58,7 +58,7 @@ def test_a_changed_hyperparameter_changes_the_params_of_that_variant_only():
 
 def test_a_methods_own_file_is_an_input_of_its_runs_only():
     plan = planned()
-    sources = {method: set(plan.student_sources("digits", "pyg", method)) for method in plan.methods}
+    sources = {method: set(plan.student_sources(Cell("digits", "pyg", "gat"), method)) for method in plan.methods}
     for method, files in sources.items():
         assert {Path(file).stem for file in files if Path(file).parent.name == "methods"} == {method}
     assert any(file.endswith("backends/pyg.py") for file in sources["at"])
@@ -202,11 +202,11 @@ def test_each_oddity_of_the_released_code_is_turned_on_by_itself_once():
 def test_a_backend_without_a_library_is_always_there_and_depends_on_all_its_files():
     plan = planned(backends=["csr"])
     assert plan.missing == {} and {cell.backend for cell in plan.cells} == {"csr"}
-    names = {Path(file).name for file in plan.teacher_sources("digits", "csr")}
+    names = {Path(file).name for file in plan.teacher_sources(Cell("digits", "csr", "gat"))}
     own = {"csr.py", "csr_functions.py", "adjacency.py"}
     assert names & {"pyg.py", "dgl.py", *own} == own
-    assert not own & {Path(file).name for file in plan.teacher_sources("digits", "dgl")}
-    assert own <= {Path(file).name for file in plan.profile_sources("csr")}
+    assert not own & {Path(file).name for file in plan.teacher_sources(Cell("digits", "dgl", "gat"))}
+    assert own <= {Path(file).name for file in plan.profile_sources(Cell("digits", "csr", "gat"))}
 
 
 def test_expected_code_is_of_the_runs_own_files_by_content(tmp_path):
@@ -227,7 +227,7 @@ def test_expected_code_is_of_the_runs_own_files_by_content(tmp_path):
 def test_the_files_of_the_code_are_those_of_every_run():
     """What their digest is in records of real jobs: tests/joints/test_keys.py."""
     plan = planned()
-    files = {file for backend in ("pyg", "dgl") for file in plan.student_sources("digits", backend, "kd")}
+    files = {file for backend in ("pyg", "dgl") for file in plan.student_sources(Cell("digits", backend, "gat"), "kd")}
     assert files <= set(plan.code_files()) and len(plan.code_files()) == len(set(plan.code_files()))
     assert {Path(file).stem for file in plan.code_files() if Path(file).parent.name == "methods"} == set(plan.methods)
 
@@ -235,5 +235,7 @@ def test_the_files_of_the_code_are_those_of_every_run():
 def test_two_parts_of_one_file_are_one_source():
     """Rules give a job each file once, distillbench.jobs.run as the plan does: the same digest of the code."""
     combined = {"lsp-cosine": {"method": "lsp", "kernel": "cosine"}, "lsp+lsp-cosine": None}
-    files = planned(methods={**VALUES["methods"], **combined}).student_sources("digits", "pyg", "lsp+lsp-cosine")
+    files = planned(methods={**VALUES["methods"], **combined}).student_sources(
+        Cell("digits", "pyg", "gat"), "lsp+lsp-cosine"
+    )
     assert len(files) == len(set(files))

@@ -113,7 +113,7 @@ def test_a_method_file_and_a_given_value_concern_their_own_tuning_only():
     cell = before.tuned_cells[0]
     for method in before.methods_of(cell):
         assert (before.tuning_params(cell, method) == after.tuning_params(cell, method)) == (method != "kd")
-        sources = before.tuning_sources(cell.dataset, cell.backend, method)
+        sources = before.tuning_sources(cell, method)
         assert {Path(file).stem for file in sources if Path(file).parent.name == "methods"} == {method}
         assert any(file.endswith("jobs/tune.py") for file in sources) and all(Path(file).is_file() for file in sources)
     assert "alpha" not in after.tuning_params(cell, "kd")["space"]["method"]

@@ -188,7 +188,7 @@ def test_a_teacher_is_trained_as_its_runs_are():
         training = plan.profile_params(cell)["training"]
         assert training["teacher"] == plan.teacher_params(cell, 0)["training"]
         assert training["teacher"]["learning_rate"] == rate and training["student"]["learning_rate"] == 0.003
-        assert any(file.endswith("profiling/trust.py") for file in plan.profile_sources("pyg"))
+        assert any(file.endswith("profiling/trust.py") for file in plan.profile_sources(cell))
 
 
 def test_a_function_is_warmed_up_before_it_is_timed(monkeypatch):

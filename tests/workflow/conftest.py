@@ -124,7 +124,7 @@ class Project:
 
 
 def checkout(to: Path) -> Project:
-    for name in ("Snakefile", "workflow", "methods", "datasets", "config", "profiles"):
+    for name in ("Snakefile", "workflow", "methods", "datasets", "models", "config", "profiles"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from distillbench.distillation.edge_products import unit_rows
     from distillbench.distillation.method import Context, Dims, Method, Setup
     from distillbench.distillation.structure import local_structure, structure_divergence, union_edges
-    from distillbench.models.gnn import Output, initialise
+    from distillbench.models.backends.base import Backend, Graph
+    from distillbench.models.gnn import Model, Output, initialise
     from distillbench.params import (
         ALL_TASKS,
         NODE_CLASSES,

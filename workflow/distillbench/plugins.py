@@ -1,4 +1,4 @@
-"""Methods and data sets as plug-ins: one file each, found by folder and loaded by path.
+"""Methods, data sets and models as plug-ins: one file each, found by folder and loaded by path.
 
 By path, because a root package called ``datasets`` would shadow Hugging Face's, which mlflow imports lazily.
 
@@ -22,15 +22,17 @@ from typing import Any, Literal
 from distillbench import params as vocabulary
 from distillbench.params import Parameters, suggestion
 
-Kind = Literal["method", "dataset"]
+Kind = Literal["method", "dataset", "model"]
 
 _BASES: dict[Kind, tuple[str, str]] = {
     "method": ("distillbench.distillation.method", "Method"),
     "dataset": ("distillbench.data.graph_data", "Dataset"),
+    "model": ("distillbench.models.gnn", "Model"),
 }
 STATED: dict[Kind, tuple[str, ...]] = {
     "method": ("paper", "tasks", "requires"),
     "dataset": ("task", "setting", "source", "licence"),
+    "model": ("paper", "tasks"),
 }
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}"
 _TORCH_FREE = {"distillbench.plugin", "pydantic", "typing", "enum", "annotated_types", "collections.abc"}
@@ -119,7 +121,8 @@ def _package_of(folder: Path) -> str:
     """The name of a new package that stands for a folder of plug-ins: its neighbours are read again, edited or not."""
     name = f"distillbench_plugins_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
     for old in [each for each in sys.modules if each.startswith(f"{name}.")]:
-        if not old.startswith((f"{name}.method_", f"{name}.dataset_")):  # what pydantic looks up by a class's module
+        # what pydantic looks up by a class's module stays
+        if not old.removeprefix(f"{name}.").startswith(tuple(f"{kind}_" for kind in _BASES)):
             del sys.modules[old]
     package = ModuleType(name)
     package.__path__ = [str(folder)]
@@ -153,6 +156,16 @@ def _imported(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
     return names
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What a file is a plug-in of, by the base of its class; None where that cannot be told."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except (SyntaxError, UnicodeDecodeError):
+        return None
+    bases = {ast.unparse(base) for node in tree.body if isinstance(node, ast.ClassDef) for base in node.bases}
+    return next((kind for kind, (_, name) in _BASES.items() if name in bases), None)
 
 
 def declaration(kind: Kind, path: Path) -> Declaration:
@@ -190,6 +203,8 @@ def declaration(kind: Kind, path: Path) -> Declaration:
     if missing := [name for name in STATED[kind] if name not in attributes]:
         raise PluginError(f"{path}: class {plugin.name} does not state {', '.join(missing)}")
     params = attributes.pop("Params", Parameters)
+    if kind == "model" and not hasattr(params, "hidden_dims"):
+        raise PluginError(f"{path}: Params of {plugin.name} has no hidden_dims, the widths of the hidden layers")
     defines = frozenset(node.name for node in plugin.body if isinstance(node, ast.FunctionDef))
     return Declaration(path, plugin.name, attributes, params, defines)
 

@@ -121,17 +121,15 @@ def method_files(wildcards):
 
 
 def teacher_code(wildcards):
-    return PLAN.contents(PLAN.teacher_sources(wildcards.dataset, wildcards.backend))
+    return PLAN.contents(PLAN.teacher_sources(cell_of(wildcards)))
 
 
 def student_code(wildcards):
-    return PLAN.contents(
-        PLAN.student_sources(wildcards.dataset, wildcards.backend, wildcards.method)
-    )
+    return PLAN.contents(PLAN.student_sources(cell_of(wildcards), wildcards.method))
 
 
 def profile_code(wildcards):
-    return PLAN.contents(PLAN.profile_sources(wildcards.backend))
+    return PLAN.contents(PLAN.profile_sources(cell_of(wildcards)))
 
 
 def teachers_of(wildcards):
@@ -147,10 +145,7 @@ def tuned_cell(wildcards):
 
 
 def tuning_code(wildcards):
-    backend = tuned_cell(wildcards).backend
-    return PLAN.contents(
-        PLAN.tuning_sources(wildcards.dataset, backend, wildcards.method)
-    )
+    return PLAN.contents(PLAN.tuning_sources(tuned_cell(wildcards), wildcards.method))
 
 
 def tuning_teachers_of(wildcards):

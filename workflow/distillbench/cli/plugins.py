@@ -16,7 +16,7 @@ from distillbench.paths import home
     "--backend", "backends", multiple=True, type=click.Choice(["pyg", "dgl", "csr"]), help="With these libraries."
 )
 def check(files: Sequence[Path], backends: Sequence[str]) -> int:
-    """Check a method's or a data set's file: whether it keeps the contract, and where it does not.
+    """Check the file of a method, a data set or a model: whether it keeps the contract, and where it does not.
 
     \b
     distillbench check my_methods/lskd.py
@@ -29,11 +29,11 @@ def check(files: Sequence[Path], backends: Sequence[str]) -> int:
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["method", "dataset"]))
+@click.argument("kind", type=click.Choice(["method", "dataset", "model"]))
 @click.argument("name")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where (default: methods/ or datasets/ here).")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where (default: methods/, datasets/ or models/ here).")
 def new(kind: str, name: str, folder: Path | None) -> int:
-    """Begin a method's or a data set's file from the template.
+    """Begin the file of a method, a data set or a model from the template.
 
     \b
     distillbench new method lskd --folder my_methods
@@ -44,7 +44,9 @@ def new(kind: str, name: str, folder: Path | None) -> int:
         )
     plural = f"{kind}s"
     file = (folder or Path(plural)) / f"{name}.py"
-    if file.exists() or name in names_of(plural):
+    from distillbench.config.specs import MODELS
+
+    if file.exists() or name in (*names_of(plural), *(MODELS if kind == "model" else ())):
         raise click.BadParameter(f"{name!r}: there is such a {kind}", param_hint="NAME")
     text = (home() / plural / "_template.py").read_text(encoding="utf-8")
     title = "".join(part.capitalize() for part in name.split("_"))
@@ -67,12 +69,11 @@ def new(kind: str, name: str, folder: Path | None) -> int:
 )
 def list_(what: str, folders: Sequence[Path]) -> int:
     """List what there is, a line each, with the tasks it is for."""
+    rows = _declared(what, folders)
     if what == "models":
         from distillbench.config.specs import ABOUT
 
-        rows = [(name, tasks, title) for name, (tasks, title) in ABOUT.items()]
-    else:
-        rows = _declared(what, folders)
+        rows = [(name, tasks, title) for name, (tasks, title) in ABOUT.items()] + rows
     widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:2]]
     for name, tasks, title in rows:
         click.echo(f"{name:{widths[0]}}  {tasks:{widths[1]}}  {title}")
@@ -82,16 +83,19 @@ def list_(what: str, folders: Sequence[Path]) -> int:
 def _declared(what: str, folders: Sequence[Path]) -> list[tuple[str, str, str]]:
     import ast
 
-    from distillbench.plugins import available, declaration
+    from distillbench.plugins import Kind, available, declaration, kind_of
 
+    kinds: dict[str, Kind] = {"methods": "method", "datasets": "dataset", "models": "model"}
     rows = []
     places = list(
         dict.fromkeys((*(folder.resolve() for folder in folders), Path(what).resolve(), (home() / what).resolve()))
     )
     for name in available(places):
         file = next(path for folder in places if (path := folder / f"{name}.py").is_file())
-        declared = declaration("method" if what == "methods" else "dataset", file)
-        tasks = sorted(declared.tasks) if what == "methods" else [f"{declared.task}, {declared.setting}"]
+        if what == "models" and kind_of(file) is None:  # a folder of that name may be about anything
+            continue
+        declared = declaration(kinds[what], file)
+        tasks = [f"{declared.task}, {declared.setting}"] if what == "datasets" else sorted(declared.tasks)
         title = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
         rows.append((name, ", ".join(tasks), title))
     return rows

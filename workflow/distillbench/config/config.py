@@ -16,8 +16,9 @@ from pydantic import (
 )
 from pydantic import ValidationError as PydanticError
 
-from distillbench.config.specs import MODELS, ModelSpec
+from distillbench.config.specs import FOLDERS, MODELS, ModelSpec
 from distillbench.params import LayerPair, LayerPairs, Parameters, suggestion
+from distillbench.paths import home
 
 # names become folders: nothing that could leave results/ or confuse a shell
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
@@ -268,18 +269,39 @@ class Config(Parameters):
     profile: Annotated[Profile | None, BeforeValidator(_asked_or_not)] = Profile()
 
 
-def read_config(values: dict[str, Any], files: Sequence[str | Path]) -> Config:
-    """Check the values of a config; ``files`` are named in the error. Raises ConfigError with every problem found."""
+def read_config(values: dict[str, Any], files: Sequence[str | Path], root: Path | None = None) -> Config:
+    """Check the values of a config; ``files`` are named in the error. Raises ConfigError with every problem found.
+
+    root: of the folder ``models`` with models that are plug-ins, beside that of the working directory and the config's
+    ``plugins``.
+    """
+    own = values.get("plugins") if isinstance(values, dict) else None
+    named = [each for each in own if isinstance(each, str)] if isinstance(own, list | tuple) else []
     try:
-        return Config(**values)
+        return Config.model_validate(values, context={FOLDERS: plugin_folders("model", root, named)})
     except PydanticError as error:
-        problems = [_explain(e) for e in error.errors()]
+        problems = [problem for each in error.errors() for problem in _problems(each)]
         raise ConfigError(f"{name_files(files)}:\n" + "\n".join(f"  {problem}" for problem in problems)) from None
+
+
+def plugin_folders(kind: str, root: Path | None, plugins: Sequence[str]) -> list[Path]:
+    """Where the plug-ins of a kind are: those that are shipped, those of a folder that is no checkout, the config's."""
+    here, shipped = Path(f"{kind}s"), (root or home()) / f"{kind}s"
+    # what `distillbench new` makes there
+    own = [here] if here.is_dir() and here.resolve() != shipped.resolve() else []
+    return [shipped, *own, *[Path(folder).expanduser() for folder in plugins]]
 
 
 def name_files(files: Sequence[str | Path]) -> str:
     """How an error names the config."""
     return ", ".join(str(file) for file in files) or "config"
+
+
+def _problems(error: Any) -> list[str]:
+    """One problem, or those of a model that is a plug-in."""
+    if error["type"] != "model_options":
+        return [_explain(error)]
+    return [_explain(each | {"loc": (*error["loc"], *each["loc"])}) for each in error["ctx"]["errors"]]
 
 
 def _explain(error: Any) -> str:
@@ -292,8 +314,8 @@ def _explain(error: Any) -> str:
     }
     place = ".".join(str(step) for i, step in enumerate(steps) if i not in tags)
     value, message, context = error.get("input"), error["msg"].removeprefix("Value error, "), error.get("ctx", {})
-    if error["type"] == "union_tag_invalid":
-        tag, message = context["tag"], f"unknown model {context['tag']!r}{suggestion(context['tag'], MODELS)}"
+    if error["type"] == "unknown_model":
+        tag, message = context["tag"], f"unknown model {context['tag']!r}{suggestion(context['tag'], context['known'])}"
         return f"{place}.model: {tag!r}: {message}"
     if error["type"] == "literal_error":
         choices = [choice.strip(" '") for choice in context["expected"].replace(" or ", ",").split(",")]

@@ -1,10 +1,27 @@
 """Model specifications: what a config says of a teacher or a student. Imports no torch."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from distillbench.params import Parameters
+from distillbench.plugins import Declaration, PluginError, available, declaration, find
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
@@ -91,7 +108,7 @@ class DGCNNSpec(_Spec):
         return self.widths
 
 
-ModelSpec = Annotated[LayeredSpec | GATSpec | DGCNNSpec, Field(discriminator="model")]
+BuiltIn = Annotated[LayeredSpec | GATSpec | DGCNNSpec, Field(discriminator="model")]
 ABOUT = {  # of each model the tasks it is for, and what it is
     "gat": ("nodes, graphs", "graph attention network: Velickovic et al., ICLR 2018"),
     "gcn": ("nodes, graphs", "graph convolutional network: Kipf and Welling, ICLR 2017"),
@@ -103,11 +120,87 @@ ABOUT = {  # of each model the tasks it is for, and what it is
 MODELS = tuple(ABOUT)
 
 
-def predicts_graphs(spec: LayeredSpec | GATSpec | DGCNNSpec) -> bool:
+class PluginSpec(Parameters):
+    """Of a model that is a plug-in (see models.gnn.Model): its own ``Params``, and ``model``, its name."""
+
+    declared: ClassVar[Declaration]
+    model: str
+
+    @property
+    def hidden_dims(self) -> tuple[int, ...]:
+        """Width of each hidden layer; the plug-in's own says so."""
+        raise NotImplementedError(f"{self.declared.path}: hidden_dims")
+
+
+Spec = LayeredSpec | GATSpec | DGCNNSpec | PluginSpec
+FOLDERS = "models"  # in the context of a validation: the folders of models that are plug-ins
+
+
+def _spec(value: Any, built_in: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """A specification by the name of its model: of one here, or of a plug-in's file."""
+    name = value.get("model") if isinstance(value, Mapping) else None
+    if not isinstance(name, str) or name in MODELS:
+        return built_in(value)
+    folders: Sequence[Path] = (info.context or {}).get(FOLDERS, ())
+    try:
+        file = find("model", name, folders)
+    except PluginError as error:
+        known = [*MODELS, *available(folders)]
+        if name in available(folders):
+            raise ValueError(str(error)) from None
+        raise PydanticCustomError("unknown_model", "unknown model", {"tag": name, "known": known}) from None
+    try:
+        return plugin_spec(name, file).model_validate(value)
+    except PluginError as error:
+        raise ValueError(str(error)) from None
+    except ValidationError as error:
+        raise PydanticCustomError("model_options", "options of a model", {"errors": error.errors()}) from None
+
+
+ModelSpec = Annotated[SerializeAsAny[BuiltIn], WrapValidator(_spec)]
+_ADAPTER: TypeAdapter[Spec] = TypeAdapter(BuiltIn)
+
+
+def plugin_spec(name: str, file: Path, _made: dict[Any, type[PluginSpec]] = {}) -> type[PluginSpec]:  # noqa: B006
+    """The specification of a model that is a plug-in. Raises PluginError where the file declares none."""
+    key = (name, file, file.stat().st_mtime_ns)
+    if key not in _made:
+        declared = declaration("model", file)
+        made: Any = create_model(name, __base__=(declared.params, PluginSpec), model=(str, ...))
+        made.declared = declared
+        _made[key] = made
+    return _made[key]
+
+
+def read_spec(values: Mapping[str, Any], files: Mapping[str, str]) -> Spec:
+    """What a job's parameters say of a model. files: of the plug-ins among the models, by name."""
+    if file := files.get(values["model"]):
+        return plugin_spec(values["model"], Path(file)).model_validate(values)
+    return _ADAPTER.validate_python(values)
+
+
+def plugin_of(spec: Spec) -> Declaration | None:
+    """What a model that is a plug-in declares; None of one that is built in."""
+    return spec.declared if isinstance(spec, PluginSpec) else None
+
+
+def predicts_graphs(spec: Spec) -> bool:
     """Whether the model has one output per graph rather than per node."""
+    if isinstance(spec, PluginSpec):
+        of_graphs = spec.declared.tasks <= {"graph-multiclass"}
+        return bool(getattr(spec, "readout", None)) if hasattr(spec, "readout") else of_graphs
     return isinstance(spec, DGCNNSpec) or spec.readout is not None
 
 
-def uses_edges(spec: LayeredSpec | GATSpec | DGCNNSpec) -> bool:
+def uses_edges(spec: Spec) -> bool:
     """Whether the model passes messages at all."""
-    return spec.model != "mlp"
+    declared = plugin_of(spec)
+    return declared.attributes.get("edges", "graph") != "none" if declared else spec.model != "mlp"
+
+
+def needs_edges(spec: Spec) -> bool:
+    """Whether the graph's own edges have to be there: not for a model that draws its own, or uses none."""
+    declared = plugin_of(spec)
+    if declared:
+        return bool(declared.attributes.get("edges", "graph") == "graph")
+    return spec.model not in ("dgcnn", "mlp")

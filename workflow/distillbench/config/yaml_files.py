@@ -16,7 +16,7 @@ from distillbench.config.config import ConfigError
 
 DEPTH = 50  # of lists and mappings; ours are ten deep
 ALIASED = 100_000  # values that the aliases of a file stand for
-SOURCES = ("workflow", "methods", "datasets", "config", "profiles", "docs", "tests", "benchmarks", ".git")
+SOURCES = ("workflow", "methods", "datasets", "models", "config", "profiles", "docs", "tests", "benchmarks", ".git")
 _YTE = "__use_yte__"
 
 

@@ -1,4 +1,4 @@
-"""``distillbench check my_method.py``: whether a method or a data set keeps the contract, and where it does not.
+"""``distillbench check my_method.py``: whether a method, a data set or a model keeps the contract, and where not.
 
 The file may be anywhere. It is checked with PyG and DGL unless ``--backend`` says otherwise, and with csr, which needs
 no library, where neither is installed.
@@ -18,8 +18,9 @@ from distillbench.contract.cases import Case, cases_of
 from distillbench.contract.checks import CHECKS, Check, Subject
 from distillbench.contract.datasets import check_dataset
 from distillbench.contract.declared import EXCUSABLE
+from distillbench.contract.models import check_model
 from distillbench.models.backends import BackendUnavailableError, get_backend, missing_reason
-from distillbench.plugins import Declaration, PluginError, declaration, load
+from distillbench.plugins import Declaration, PluginError, declaration, kind_of, load
 
 USUAL = ("pyg", "dgl")
 SHOWN = 3  # reasons for which one check failed that are printed
@@ -178,23 +179,19 @@ def _print_indented(text: str) -> None:
 
 
 def check_files(files: Sequence[Path], libraries: Sequence[str]) -> int:
-    """Check methods' and data sets' files and print what came of it; 1 where one fails or cannot be read."""
+    """Check files of methods, data sets and models and print what came of it; 1 where one fails or cannot be read."""
     torch.set_num_threads(1)  # the data are small
     good = True
     for path in files:
         if not path.is_file():
             print(f"{path}: there is no such file", file=sys.stderr)
             good = False
-        elif _is_dataset(path):
+            continue
+        kind = kind_of(path)
+        if kind == "dataset":
             good = check_dataset(path) and good
+        elif kind == "model":
+            good = check_model(path, tuple(libraries)) and good
         else:
             good = report(path, tuple(libraries)) and good
     return 0 if good else 1
-
-
-def _is_dataset(path: Path) -> bool:
-    try:
-        declaration("dataset", path)
-    except PluginError:
-        return False
-    return True

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec
+from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec, Spec
 from distillbench.contract.cases import Case
 from distillbench.data.graph_data import GraphData, Split, symmetric_with_loops
 from distillbench.data.tasks import Task
 from distillbench.distillation.method import Context, Dims, Method
 from distillbench.models.backends.base import Backend
-from distillbench.models.gnn import GNN, Output, Spec, initialise, initialise_around
+from distillbench.models.gnn import GNN, Output, initialise, initialise_around
 from distillbench.params import Requirement, TaskName
 from distillbench.seeds import generator
 from distillbench.training.inputs import Inputs, TeacherOutputs, teacher_outputs
@@ -140,6 +140,12 @@ def _of_kind(kind: type[GraphData], data: GraphData, **changed: Any) -> GraphDat
     return made
 
 
+def in_double(data: GraphData) -> GraphData:
+    """The same data in float64."""
+    y = data.y.double() if data.task.multilabel else data.y
+    return _of_kind(type(data), data, x=data.x.double(), y=y)
+
+
 def models_of(case: Case) -> tuple[Spec, Spec, list[Spec]]:
     """A student, its teacher, which differs from it in width, and two further teachers of other depth."""
     of_graphs = case.task == "graph-multiclass"
@@ -196,8 +202,7 @@ class Trial:
     ) -> None:
         self.case, self.equal, self.precompute, self.seed = case, equal, precompute, seed
         data = data or data_for(case)
-        y = data.y.double() if data.task.multilabel else data.y
-        data = _of_kind(type(data), data, x=data.x.double(), y=y)
+        data = in_double(data)
         with _sealed(seed):
             self._set_up(plugin, data, backend, withheld)
 

@@ -70,7 +70,7 @@ def select(plan: Plan, options: Options) -> list[Task]:
                     *taught, tuned = _tuning(plan, cell, method)
                     tuning |= {task.name: task for task in (*taught, tuned)}
                     needs.append(tuned.name)
-                sources = plan.student_sources(cell.dataset, cell.backend, method)
+                sources = plan.student_sources(cell, method)
                 students.append(_training(plan, cell, method, shard, params, sources, needs))
     if not teachers and not students:
         reasons = "; ".join(plan.missing.values()) or "the pairs named do not have the methods named"
@@ -95,7 +95,7 @@ def _data(plan: Plan, dataset: str) -> Task:
 
 def _teacher(plan: Plan, cell: Cell, shard: int, seeds: list[int]) -> Task:
     params = {**plan.teacher_params(cell, shard), "seeds": seeds}
-    return _training(plan, cell, TEACHER, shard, params, plan.teacher_sources(cell.dataset, cell.backend))
+    return _training(plan, cell, TEACHER, shard, params, plan.teacher_sources(cell))
 
 
 def _training(
@@ -127,12 +127,12 @@ def _tuning(plan: Plan, cell: Cell, method: str) -> list[Task]:
     common = {"results": str(plan.paths.root), "execution": plan.config.execution.model_dump()}
     teachers = []
     for each in plan.teachers_of(cell, method):
-        params, sources = plan.tuning_teacher_params(each), plan.teacher_sources(each.dataset, each.backend)
+        params, sources = plan.tuning_teacher_params(each), plan.teacher_sources(each)
         arguments = {**common, "shard": 0, "params": params, "sources": sources, "planned_runs": plan.runs}
         file, name = plan.paths.tuning_runs.shard(each, TEACHER, 0), _tuning_name(*each, TEACHER)
         teachers.append(Task(name, arguments, (_data_name(cell.dataset),), file, _log(plan, name), does=train))
     file, name = plan.paths.tuning(cell.dataset, cell.pair, method), _tuning_name(cell.dataset, cell.pair, method)
-    sources = plan.tuning_sources(cell.dataset, cell.backend, method)
+    sources = plan.tuning_sources(cell, method)
     arguments = {**common, **plan.tuning_params(cell, method), "sources": sources, "file": str(file)}
     needs = (_data_name(cell.dataset), *[teacher.name for teacher in teachers])
     return [*teachers, Task(name, arguments, needs, file, _log(plan, name), does=tune)]

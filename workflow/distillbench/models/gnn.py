@@ -6,18 +6,17 @@ difference between libraries is a finding, not an accident.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec
+from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec, PluginSpec, Spec
 from distillbench.models.backends.base import Backend, Graph
+from distillbench.params import Parameters, TaskName
+from distillbench.plugins import load
 from distillbench.seeds import generator
-
-Spec = LayeredSpec | GATSpec | DGCNNSpec
-
 
 _ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": F.relu, "elu": F.elu, "leaky_relu": F.leaky_relu}
 
@@ -41,8 +40,40 @@ class Output(NamedTuple):
         return not self.dynamic and self.edge_index[layer].shape[1] > 0
 
 
+class Model(nn.Module):
+    """Base of the models that are plug-ins: one class a file, in ``models/`` or a folder of the config's ``plugins``.
+
+    ``Mine(params, backend, d_in, d_out)(graph, x [N, d_in]) -> Output``. Layers are the backend's (``backend.conv``,
+    equal on all libraries), plain torch on ``graph.edge_index``, or one library's own on ``graph.native``.
+
+    Class attributes:
+        paper: first author and year. tasks: that it can do: ALL_TASKS and its like.
+        libraries: those that it runs with, if not all: frozenset({"pyg"}).
+        edges: which it uses, if not the "graph"'s own: "none", or "drawn" (it draws its own; see Output.dynamic).
+        Params: its options in a config, and a property ``hidden_dims``, the widths of the hidden layers in ``Output``.
+    """
+
+    paper: ClassVar[str]
+    tasks: ClassVar[frozenset[TaskName]]
+    libraries: ClassVar[frozenset[str]] = frozenset({"pyg", "dgl", "csr"})
+    edges: ClassVar[str] = "graph"
+    Params: type[Parameters] = Parameters
+
+    def __init__(self, params: Any, backend: Backend, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.params = params
+
+    def forward(self, graph: Graph, x: Tensor) -> Output:
+        """Logits and hidden features of one graph, or of several as one."""
+        raise NotImplementedError
+
+    def edge_flops(self, out: Output, library: str) -> int | None:
+        """Operations of message passing in the pass that gave ``out``, see profiling.flops; None: not known."""
+        return None
+
+
 class GNN(nn.Module):
-    """A model as its spec says: GAT, GCN, SAGE, GIN, MLP or DGCNN.
+    """A model as its spec says: GAT, GCN, SAGE, GIN, MLP, DGCNN, or a plug-in.
 
     ``GNN(spec, backend, d_in, d_out)(graph, x [N, d_in]) -> Output``.
     """
@@ -51,7 +82,10 @@ class GNN(nn.Module):
         super().__init__()
         self.spec, self.d_in = spec, d_in
         arguments = (backend, d_in, d_out)
-        self.body = _DGCNN(spec, *arguments) if isinstance(spec, DGCNNSpec) else _Layers(spec, *arguments)
+        if isinstance(spec, PluginSpec):
+            self.body: nn.Module = load("model", spec.declared.path)(spec, *arguments)
+        else:
+            self.body = _DGCNN(spec, *arguments) if isinstance(spec, DGCNNSpec) else _Layers(spec, *arguments)
 
     def forward(self, graph: Graph, x: Tensor) -> Output:
         """See the class."""

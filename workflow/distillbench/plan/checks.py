@@ -1,11 +1,12 @@
 """Whether a config can run: plug-ins, parameters, models and methods that fit together. Imports no torch."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from distillbench.config.config import Pair
-from distillbench.config.specs import DGCNNSpec, predicts_graphs
+from distillbench.config.specs import DGCNNSpec, needs_edges, plugin_of, predicts_graphs
 from distillbench.config.variants import Variant, explain
 from distillbench.params import TEACHER, suggestion
 from distillbench.plan.published import mismatch, read_claims
@@ -112,7 +113,7 @@ def _check_pairs(plan: "Grid") -> list[str]:
             settings.setdefault(protocol.setting, where)
             if protocol.setting == "production" and dataset.setting != "transductive":
                 problems.append(f"{where}: the production setting is for transductive data sets, this one is inductive")
-            problems += _check_models(where, pair, dataset, _points(plan, name))
+            problems += _check_models(where, pair, dataset, _points(plan, name), plan.config.backends)
             for method, variant in variants.items():
                 if pair.methods and method not in pair.methods:
                     continue
@@ -167,17 +168,34 @@ def _check_layers(variant: Variant, pair: Pair) -> list[str]:
     return problems
 
 
-def _check_models(where: str, pair: Pair, dataset: Declaration, points: int | None) -> list[str]:
+def _check_plugin(what: str, model: Declaration, task: str, backends: Sequence[str]) -> list[str]:
+    problems = []
+    if task not in model.tasks:
+        problems.append(f"{what} is for {', '.join(sorted(model.tasks))}, the task is {task} ({model.path})")
+    libraries = model.attributes.get("libraries", backends)
+    if others := [backend for backend in backends if backend not in libraries]:
+        own = ", ".join(sorted(libraries))
+        problems.append(f"{what} runs with {own}, not with {', '.join(others)}: backends: [{own}] ({model.path})")
+    return problems
+
+
+def _check_models(
+    where: str, pair: Pair, dataset: Declaration, points: int | None, backends: Sequence[str]
+) -> list[str]:
     problems = []
     dynamic = dataset.attributes.get("dynamic", False)
     further = [(f"teachers.{name}", spec) for name, spec in pair.teachers.items()]
     for role, spec in (("teacher", pair.teacher), ("student", pair.student), *further):
         graph_level = dataset.task == "graph-multiclass"
+        if declared := plugin_of(spec):
+            problems += _check_plugin(f"{where}.{role}: {spec.model!r}", declared, dataset.task, backends)
+            if dataset.task not in declared.tasks:
+                continue
         if graph_level and not predicts_graphs(spec):
             problems.append(f"{where}.{role}: {spec.model!r} predicts nodes, the task is {dataset.task}: set readout")
         if not graph_level and predicts_graphs(spec):
             problems.append(f"{where}.{role}: {spec.model!r} predicts graphs, the task is {dataset.task}")
-        if dynamic and spec.model not in ("dgcnn", "mlp"):
+        if dynamic and needs_edges(spec):
             problems.append(f"{where}.{role}: {spec.model!r} needs edges, and the data set has none: use dgcnn or mlp")
         if isinstance(spec, DGCNNSpec) and points is not None and spec.k > points:
             problems.append(f"{where}.{role}.k: {spec.k} neighbours asked for, but a cloud has {points} points")

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from distillbench.config.config import Config, Pair, Protocol
+from distillbench.config.specs import Spec, plugin_of
 from distillbench.models.backends import missing_reason
 from distillbench.paths import Cell, Paths
 from distillbench.plan.resources import Demand, data_demand, demand
-from distillbench.plan.sources import Sources
+from distillbench.plan.sources import Sources, relative
 from distillbench.plan.tuning import space_of
 
 LARGE = 1000  # models of a grid, teachers and students
@@ -117,7 +118,7 @@ class Grid(Sources):
         """Everything that decides the teachers' results, and the seeds to train."""
         pair = self.pair(cell)
         return {
-            **self._run_params(cell, self.seeds(shard)),
+            **self._run_params(cell, self.seeds(shard), pair.teacher),
             "model": pair.teacher.model_dump(mode="json"),
             "training": (pair.teacher_training or pair.training).model_dump(mode="json"),
             # what concerns students only is not to retrain teachers
@@ -140,7 +141,7 @@ class Grid(Sources):
     def _untuned_params(self, cell: Cell, method: str, seeds: list[int]) -> dict[str, Any]:
         pair = self.pair(cell)
         return {
-            **self._run_params(cell, seeds),
+            **self._run_params(cell, seeds, pair.student, pair.teacher),
             "model": pair.student.model_dump(mode="json"),
             "training": pair.training.model_dump(mode="json"),
             "teacher_model": pair.teacher.model_dump(mode="json"),
@@ -187,6 +188,7 @@ class Grid(Sources):
                 "student": pair.training.model_dump(mode="json"),
             },
             "energy": self.config.profile.energy if self.config.profile else None,
+            **_files_of_models(pair.teacher, pair.student),
         }
 
     # equal tuning
@@ -232,11 +234,18 @@ class Grid(Sources):
 
     # inside
 
-    def _run_params(self, cell: Cell, seeds: list[int]) -> dict[str, Any]:
+    def _run_params(self, cell: Cell, seeds: list[int], *models: Spec) -> dict[str, Any]:
         return {
             **cell._asdict(),
             "seeds": seeds,
             "run_seconds": self.config.execution.run_seconds,
             "dataset_file": self.dataset_file(cell.dataset),
             "dataset_params": self.dataset_params(cell.dataset).model_dump(mode="json"),
+            **_files_of_models(*models),
         }
+
+
+def _files_of_models(*models: Spec) -> dict[str, Any]:
+    """The files of those that are plug-ins, by name, where there are any."""
+    files = {spec.model: relative(declared.path) for spec in models if (declared := plugin_of(spec))}
+    return {"model_files": files} if files else {}

@@ -46,7 +46,7 @@ class Plan(Grid):
         runs += [(cell, TEACHER) for cell in self.further_teachers() if further]
         files = {}
         for cell, method in runs:
-            code = self.code_digest(cell.dataset, cell.backend, method)
+            code = self.code_digest(cell, method)
             for shard in self.shards:
                 if method == TEACHER:
                     params = self.teacher_params(cell, shard)
@@ -62,8 +62,9 @@ class Plan(Grid):
 
     def code_files(self) -> list[str]:
         """All files whose content is in a digest of the code of ``expected``."""
-        runs = [(cell.dataset, cell.backend, m) for cell in self.cells for m in (TEACHER, *self.methods_of(cell))]
-        return list(dict.fromkeys(file for run in dict.fromkeys(runs) for file in self.run_sources(*run)))
+        runs = [(cell, method) for cell in self.cells for method in (TEACHER, *self.methods_of(cell))]
+        different = {self.code_key(*run): run for run in runs}.values()
+        return list(dict.fromkeys(file for run in different for file in self.run_sources(*run)))
 
     def profile_files(self) -> list[str]:
         """All profiles."""
@@ -231,11 +232,11 @@ def without_path(dataset_params: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_plan(values: dict[str, Any], files: Sequence[str | Path], root: Path) -> Plan:
-    """Check a config's values and plan its runs. ``root`` holds methods/ and datasets/. Raises ConfigError."""
+    """Check a config's values and plan its runs. ``root`` holds methods/, datasets/ and models/. Raises ConfigError."""
     for file in map(Path, files):
         if file.is_file() and (problem := problem_of(file)):
             raise ConfigError(f"{file}: {problem}")
-    config = read_config(values, files)
+    config = read_config(values, files, root)
     if problem := folder_problem(config.results, config.plugins, config.export, root):
         raise ConfigError(f"{name_files(files)}:\n  {problem}")
     plan = Plan(config, files, root)

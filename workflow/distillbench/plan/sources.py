@@ -6,7 +6,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from distillbench.config.config import Config, DatasetConfig, Pair
+from distillbench.config.config import Config, DatasetConfig, Pair, plugin_folders
+from distillbench.config.specs import plugin_of
 from distillbench.config.variants import Variant, read_variant
 from distillbench.params import TEACHER
 from distillbench.paths import PACKAGE, Cell
@@ -57,7 +58,7 @@ class Sources:
     parameter was when a job ran is in Snakemake's metadata alone: where that is missing or not asked, nothing is run
     again, and the rule ``collect`` refuses records whose ``code_digest`` is another.
 
-    files: the config's own, named in errors. root: the folder of methods/ and datasets/.
+    files: the config's own, named in errors. root: the folder of methods/, datasets/ and models/.
     """
 
     def __init__(self, config: Config, files: Sequence[str | Path] = (), root: Path = Path()) -> None:
@@ -67,7 +68,7 @@ class Sources:
         self._declarations: dict[str, Declaration] = {}
         self._dataset_params: dict[str, Any] = {}
         self._contents: dict[str, str] = {}
-        self._codes: dict[tuple[str, str, str], str] = {}
+        self._codes: dict[tuple[str, ...], str] = {}
         self._with_neighbours: dict[Path, list[str]] = {}
 
     # what its names stand for
@@ -109,34 +110,37 @@ class Sources:
         """Files with the beginning of their digest, when first asked for: where that differs a job is run again."""
         return {file: self._content(file)[:16] for file in files}
 
-    def code_digest(self, dataset: str, backend: str, method: str) -> str:
+    def code_digest(self, cell: Cell, method: str) -> str:
         """What the records of a method's runs, or of the teacher's, must have as the digest of their code (see Job)."""
-        key = (dataset, backend, method)
+        key = self.code_key(cell, method)
         if key not in self._codes:
-            self._codes[key] = digest(sorted(self._content(file) for file in self.run_sources(*key)))
+            self._codes[key] = digest(sorted(self._content(file) for file in self.run_sources(cell, method)))
         return self._codes[key]
 
-    def run_sources(self, dataset: str, backend: str, method: str) -> list[str]:
+    def code_key(self, cell: Cell, method: str) -> tuple[str, ...]:
+        """Runs with equal keys have the same source files."""
+        return (cell.dataset, cell.backend, method, *self._plugins_of(cell, method))
+
+    def run_sources(self, cell: Cell, method: str) -> list[str]:
         """Source files that a run's result depends on: a student's, or the teacher's."""
-        if method == TEACHER:
-            return self.teacher_sources(dataset, backend)
-        return self.student_sources(dataset, backend, method)
+        return self.teacher_sources(cell) if method == TEACHER else self.student_sources(cell, method)
 
     def dataset_file(self, dataset: str) -> str:
         """The plug-in file of a data set."""
-        return _relative(self.dataset_declaration(dataset).path)
+        return relative(self.dataset_declaration(dataset).path)
 
     def structure_sources(self, cell: Cell) -> list[str]:
         """Source files that a figure of the feature space depends on."""
         names = ("figures/scores.py", "figures/structure_panels.py", "figures/structure.py")
         methods = [file for method in self.config.structure.methods for file in self.method_sources(method)]
-        return [*self.teacher_sources(cell.dataset, cell.backend), *_sources(*METHOD_SOURCES, *names), *methods]
+        models = self._plugins_of(cell, self.config.structure.methods[0])
+        return list(dict.fromkeys((*self.teacher_sources(cell), *_sources(*METHOD_SOURCES, *names), *methods, *models)))
 
     def data_files(self, dataset: str) -> list[str]:
         """The file a data set is read from, where its parameters name one that is there."""
         path = getattr(self.dataset_params(dataset), "path", None)
         file = Path(path).expanduser() if path else None
-        return [_relative(file)] if file and file.is_file() else []
+        return [relative(file)] if file and file.is_file() else []
 
     def data_sources(self, dataset: str) -> list[str]:
         """Source files that a data set depends on, beside its own."""
@@ -144,7 +148,7 @@ class Sources:
 
     def method_files(self, method: str) -> dict[str, str]:
         """The plug-in files of a method variant, by the name of its parts."""
-        return {part.name: _relative(part.declared.path) for part in self.variant(method).parts}
+        return {part.name: relative(part.declared.path) for part in self.variant(method).parts}
 
     def method_sources(self, method: str) -> list[str]:
         """The plug-in files of a method variant, and their neighbours that these import."""
@@ -155,26 +159,23 @@ class Sources:
         """The plug-in file of a data set, and its neighbours that it imports."""
         return self._and_neighbours(self.dataset_declaration(dataset).path)
 
-    def teacher_sources(self, dataset: str, backend: str) -> list[str]:
+    def teacher_sources(self, cell: Cell) -> list[str]:
         """Source files that a teacher's result depends on."""
-        names = [*MODEL_SOURCES, *_of_backend(backend)]
-        if "draw_split" in self.dataset_declaration(dataset).defines:  # splits are drawn when a run starts
-            names.append("data/readers.py")
-        return [*_sources(*names), *self.dataset_sources(dataset)]
+        return self._sources_of_runs(cell, TEACHER)
 
-    def student_sources(self, dataset: str, backend: str, method: str) -> list[str]:
+    def student_sources(self, cell: Cell, method: str) -> list[str]:
         """Source files that a student's result depends on."""
         files = self.method_sources(method)
-        return list(dict.fromkeys((*self.teacher_sources(dataset, backend), *_sources(*METHOD_SOURCES), *files)))
+        return list(dict.fromkeys((*self._sources_of_runs(cell, method), *_sources(*METHOD_SOURCES), *files)))
 
-    def tuning_sources(self, dataset: str, backend: str, method: str) -> list[str]:
+    def tuning_sources(self, cell: Cell, method: str) -> list[str]:
         """Source files that the values chosen for a method depend on."""
-        return self.student_sources(dataset, backend, method) + _sources("jobs/tune.py")
+        return self.student_sources(cell, method) + _sources("jobs/tune.py")
 
-    def profile_sources(self, backend: str) -> list[str]:
-        """Source files that a profile depends on."""
-        names = (*MODEL_SOURCES, *_of_backend(backend), "training/allocator.py")
-        return _sources(*names, *_room("profiling"))
+    def profile_sources(self, cell: Cell) -> list[str]:
+        """Source files that the profiles of a pair depend on."""
+        names = (*MODEL_SOURCES, *_of_backend(cell.backend), "training/allocator.py")
+        return [*_sources(*names, *_room("profiling")), *self._plugins_of(cell)]
 
     def table_sources(self) -> list[str]:
         """Source files that the tables depend on."""
@@ -197,6 +198,19 @@ class Sources:
 
     # inside
 
+    def _sources_of_runs(self, cell: Cell, method: str) -> list[str]:
+        names = [*MODEL_SOURCES, *_of_backend(cell.backend)]
+        if "draw_split" in self.dataset_declaration(cell.dataset).defines:  # splits are drawn when a run starts
+            names.append("data/readers.py")
+        return [*_sources(*names), *self.dataset_sources(cell.dataset), *self._plugins_of(cell, method)]
+
+    def _plugins_of(self, cell: Cell, method: str | None = None) -> list[str]:
+        """Of the models of a teacher's run, or of a student's, those that are plug-ins, and their neighbours."""
+        pair = self.pair(cell)
+        models = [pair.teacher] if method == TEACHER else [pair.teacher, pair.student]
+        declared = [found for spec in models if (found := plugin_of(spec))]
+        return list(dict.fromkeys(file for each in declared for file in self._and_neighbours(each.path)))
+
     def _content(self, file: str) -> str:
         if file not in self._contents:
             self._contents[file] = file_digest(Path(file))
@@ -204,13 +218,11 @@ class Sources:
 
     def _and_neighbours(self, file: Path) -> list[str]:
         if file not in self._with_neighbours:
-            self._with_neighbours[file] = [_relative(each) for each in (file, *neighbours(file))]
+            self._with_neighbours[file] = [relative(each) for each in (file, *neighbours(file))]
         return self._with_neighbours[file]
 
     def _folders(self, kind: str) -> list[Path]:
-        here = Path(f"{kind}s")  # of a folder that is no checkout: what `distillbench new` makes there
-        own = [here] if here.is_dir() and here.resolve() != (self.root / here).resolve() else []
-        return [self.root / f"{kind}s", *own, *[Path(folder) for folder in self.config.plugins]]
+        return plugin_folders(kind, self.root, self.config.plugins)
 
 
 def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any, Declaration] = {}) -> Declaration:  # noqa: B006
@@ -240,7 +252,7 @@ def _sources_seen_from(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_seen_from(folder, PACKAGE / name) for name in names)
 
 
-def _relative(path: Path) -> str:
+def relative(path: Path) -> str:
     """Seen from the working directory: a folder moved as a whole has the same inputs and parameters, reruns nothing."""
     return _seen_from(Path.cwd(), path)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from distillbench.config.specs import GATSpec
-from distillbench.models.gnn import GNN, Output
+from distillbench.models.gnn import GNN, Model, Output
 
 _aten = torch.ops.aten
 _PRODUCTS = (_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm)
@@ -51,15 +51,18 @@ COUNTED = {
 }
 
 
-def edge_flops(model: GNN, out: Output, backend: str) -> int:
+def edge_flops(model: GNN, out: Output, backend: str) -> int | None:
     """Operations of message passing in one forward pass, by formula: sum over layers of c · edges · width.
 
     c = 2 where the layer weights messages and sums them, 1 where it only sums, averages or maximises them. The width is
     that of the messages, which depends on the library ``backend`` (its name), too: a sum over neighbours may come
     before the layer's matrix product or after. Scores and softmax of an attention, a few operations per edge and head,
-    are left out. Raises NotImplementedError for a model or a library that the formulas do not know.
+    are left out. A plug-in says it itself, or None. Raises NotImplementedError for another model or library that the
+    formulas do not know.
     """
     spec = model.spec
+    if isinstance(model.body, Model):
+        return model.body.edge_flops(out, backend)
     layer = (spec.model, backend)
     if layer not in COUNTED:
         raise NotImplementedError(

@@ -99,7 +99,8 @@ def _measure_inference(
     # once before its memory is measured: a graph is converted for its layers, and libraries read their code from disk
     out = forward()
     facts["batch_edges"] = max((edges.shape[1] for edges in out.edge_index), default=0)
-    facts["edge_flops"] = edge_flops(model, out, inputs.backend.name)
+    if (operations := edge_flops(model, out, inputs.backend.name)) is not None:
+        facts["edge_flops"] = operations
     del out
     samples["peak_memory_mb"] = [peak_memory_mb(forward, inputs.device)]
     facts["dense_flops"] = dense_flops(forward)

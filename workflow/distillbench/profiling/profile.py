@@ -15,10 +15,9 @@ import numpy as np
 import psutil
 import torch
 import torch._dynamo  # an optimiser imports it, which takes 2 s: here once, rather than in every pass
-from pydantic import TypeAdapter
 
 from distillbench.config.config import Training
-from distillbench.config.specs import ModelSpec
+from distillbench.config.specs import read_spec
 from distillbench.data.graph_data import read_data
 from distillbench.data.neighbours import static_neighbours
 from distillbench.durations import spending
@@ -143,7 +142,7 @@ def _pass(results: str, params: dict[str, Any], threads: int, role: str) -> Pass
     dataset = plugin(plugin.Params(**params["dataset_params"]))
     data, split = without_test(data, dataset.split(data, 0))
     training, of_student = (Training(**params["training"][name]) for name in (role, "student"))
-    spec = TypeAdapter(ModelSpec).validate_python(params["models"][role])
+    spec = read_spec(params["models"][role], params.get("model_files", {}))
     model = GNN(spec, backend, data.x.shape[1], data.num_classes)
     initialise(model, 0, role)
     # one batch for both models; no neighbours known before: inference has to search

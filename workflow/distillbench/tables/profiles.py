@@ -134,7 +134,8 @@ def _form(name: str) -> Callable[[Record], str]:
 def _flops(r: Record) -> str:
     if not _known(r, "dense_flops"):
         return NOTHING
-    return f"{r['dense_flops'] / 1e6:,.1f} + {r['edge_flops'] / 1e6:,.1f}"
+    edges = f"{r['edge_flops'] / 1e6:,.1f}" if _known(r, "edge_flops") else "?"
+    return f"{r['dense_flops'] / 1e6:,.1f} + {edges}"
 
 
 def _per_second(r: Record) -> str:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from distillbench.config.config import Protocol, Training
-from distillbench.config.specs import ModelSpec
+from distillbench.config.specs import Spec, read_spec
 from distillbench.data.graph_data import GraphData, read_data
 from distillbench.data.neighbours import static_neighbours
 from distillbench.data.production import divided, extended, observed, place, with_features, with_labels
@@ -255,26 +254,26 @@ class Experiment:
 
     def _teacher(self) -> GNN:
         """A model like the teacher, on the CPU; its weights are the method's to initialise."""
-        spec = TypeAdapter(ModelSpec).validate_python(self.params["teacher_model"])
-        return GNN(spec, self.backend, self.data.x.shape[1], self.data.num_classes)
+        return GNN(self._spec("teacher_model"), self.backend, self.data.x.shape[1], self.data.num_classes)
 
     def _model(self, seed: int, role: str, d_in: int) -> GNN:
-        spec = TypeAdapter(ModelSpec).validate_python(self.params["model"])
-        model = GNN(spec, self.backend, d_in, self.data.num_classes)
+        model = GNN(self._spec("model"), self.backend, d_in, self.data.num_classes)
         initialise(model, seed, role)
         return model
 
     def _method(self, seed: int) -> Method:
-        spec: Any = TypeAdapter(ModelSpec)
-        student = self._dims(spec.validate_python(self.params["model"]))
+        student = self._dims("model")
         if "method" not in self.params:
             return TaskLossOnly(Parameters(), student, student)
         about = self.params["method"]
-        teacher = self._dims(spec.validate_python(self.params["teacher_model"]))
+        teacher = self._dims("teacher_model")
         method = load_method(about["files"], about["params"], student, teacher)
         for part in method.parts if isinstance(method, Combined) else (method,):
             initialise(part, seed, "projector")
         return method
 
-    def _dims(self, spec: Any) -> Dims:
-        return Dims(spec.hidden_dims, self.data.num_classes)
+    def _spec(self, role: str) -> Spec:
+        return read_spec(self.params[role], self.params.get("model_files", {}))
+
+    def _dims(self, role: str) -> Dims:
+        return Dims(self._spec(role).hidden_dims, self.data.num_classes)
