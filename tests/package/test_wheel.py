@@ -16,7 +16,8 @@ import pytest
 import distillbench
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ("Snakefile", "methods/lsp.py", "methods/_template.py", "models/_template.py", "datasets/digits.py", "datasets/_template.py",
+SHIPPED = ("Snakefile", "methods/lsp.py", "methods/_template.py", "models/_template.py", "datasets/digits.py",
+           "datasets/_template.py",
            "config/smoke.yaml",
            "config/ablations/tap.yaml", "profiles/default/config.yaml", "workflow/rules/common.smk",
            "workflow/scripts/train.py", "workflow/report/workflow.rst")  # fmt: skip

@@ -10,7 +10,7 @@ SHOWN = Path("report/shown.json")  # below the results folder: the files there t
 
 
 def home() -> Path:
-    """The folder of Snakefile, methods/, datasets/, models/, config/ and profiles/: a checkout's, or the one in the package."""
+    """The folder of Snakefile, plug-ins, config/ and profiles/: a checkout's, or the one in the package."""
     checkout = PACKAGE.parents[1]
     return checkout if (checkout / "Snakefile").is_file() else PACKAGE / "shipped"
 

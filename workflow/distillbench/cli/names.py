@@ -39,7 +39,7 @@ def config_names() -> list[str]:
 
 
 def names_of(kind: str, plugins: Iterable[str] = ()) -> list[str]:
-    """Names of the plug-ins of a kind ("methods", "datasets", "models"): here, as shipped and in other folders of plug-ins."""
+    """Names of the plug-ins of a kind ("methods", "datasets", "models"): here, as shipped and in other folders."""
     folders = (*(folder / kind for folder in {Path().resolve(), home().resolve()}), *map(Path, plugins))
     return available(folders)
 

@@ -85,7 +85,8 @@ class Variant:
         if dataset.task not in self.tasks:
             return f"does not apply to {dataset.task} tasks (it applies to: {', '.join(sorted(self.tasks)) or 'none'})"
         if "edges" in self.requires and not uses_edges(pair.teacher):
-            return "needs the teacher's edges, and its teacher is an MLP"
+            what = "an MLP" if pair.teacher.model == "mlp" else f"{pair.teacher.model!r}, which uses none"
+            return f"needs the teacher's edges, and its teacher is {what}"
         if self.says("mlp_only") and uses_edges(pair.student):
             return f"is for students without a graph (mlp), and this one is {pair.student.model!r}"
         if "teachers" in self.requires and not pair.teachers:
