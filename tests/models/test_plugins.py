@@ -49,7 +49,7 @@ def config(folder, student=None, teacher=None, **changes):
     digits = {"pairs": {"pair": pair}}
     return {
         "results": str(folder / "results"), "plugins": [str(folder / "own")], "seeds": 2, "backends": ["csr"],
-        "datasets": {"digits": digits}, "methods": {"supervised": {}, "kd": {}, "fitnet": {}}, "profile": False,
+        "datasets": {"digits": digits}, "methods": {"supervised": {}, "kd": {}}, "profile": False,
     } | changes  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def test_runs_of_ones_own_models_end_in_the_table(written, tmp_path, monkeypatch
     values = config(tmp_path, {"model": "other", "hidden": 3}, {"model": "mine", "hidden": 6, "dropout": 0.1})
     Path("my.yaml").write_text(yaml.safe_dump(values))
     assert main(["run", "my.yaml", "--no-snakemake", "--cores", "1"]) == 0
-    assert "| fitnet | " in capsys.readouterr().out
+    assert "| kd | " in capsys.readouterr().out
     record = json.loads((tmp_path / "results/runs/digits/csr/pair/kd/seed-0.json").read_text())
     model = record.get("record", record)["hyperparameters"]["model"]
     assert model == {"model": "other", "hidden": 3, "layers": 2, "dropout": 0.0, "tap": "before"}

@@ -48,6 +48,11 @@ def test_figures_have_units_in_their_headings_and_quartiles_beside_them():
     assert text("Device") == "cpu, 2 threads" and text("Reads the graph", SIZE) == "no"
 
 
+def test_unknown_operations_of_message_passing_are_said_to_be():
+    own = {name: value for name, value in PROFILE.items() if name != "edge_flops"}  # of a plug-in that does not say
+    assert SIZE["MFLOP, dense + edges"](profile_row(own)) == "132.5 + ?"
+
+
 def test_one_graph_that_is_the_batch_is_not_told_twice():
     assert text("One graph, ms") == "same"
     other = {"graph_latency_ms": 0.512, "graph_latency_q25_ms": 0.5, "graph_latency_q75_ms": 0.53}
