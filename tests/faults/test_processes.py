@@ -57,6 +57,19 @@ def test_a_training_process_is_killed_at_random_moments(plan, tmp_path):
             before = {}
 
 
+def test_a_process_is_killed_between_a_record_and_the_end_of_its_checkpoint(plan):
+    """Fault: a training process is killed (SIGKILL) just after it wrote a record, with the checkpoint still there.
+
+    Provoked: a finished seed has a checkpoint beside its record when its job runs again.
+    Promised: the record is used, and the checkpoint is gone.
+    """
+    prepare(plan)
+    before = results_of(run_job(plan))
+    left = plan.paths.runs(CELL, "supervised") / "seed-2.checkpoint.pt"
+    left.write_bytes(b"half of a run")
+    assert results_of(run_job(plan)) == before and not left.exists()
+
+
 def test_the_clock_jumps_in_the_middle_of_a_run(plan, monkeypatch):
     """Fault: the system's clock jumps by a day, back or ahead, while a run trains.
 

@@ -110,6 +110,8 @@ class Job:
         teachers = self._teachers()
         keys = {seed: self._key(seed, teachers.get(seed, [])) for seed in seeds}
         stored = {seed: record for seed in seeds if (record := self._stored(seed, keys[seed]))}
+        for seed in stored:  # of a job that was killed between the record and this
+            self.file(seed, "checkpoint.pt").unlink(missing_ok=True)
         records = {seed: self._with_tuning(record) for seed, record in stored.items()}
         todo = [seed for seed in seeds if seed not in records]
         if records:
