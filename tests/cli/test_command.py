@@ -207,12 +207,12 @@ def test_a_data_set_that_breaks_its_promises_is_told_which(here, capsys):
             "torch.Generator().manual_seed(torch.seed())",
             "two loads give different data",
         ),
-        ("torch.randperm(n, generator=random)", "torch.randperm(n)", "one seed gives two splits"),
+        ("torch.randperm(n, generator=random)", "torch.randperm(n)", "draw_split gives two splits for one seed"),
         ("torch.randperm(n, generator=random)", "torch.arange(n)", "the class states a split a seed"),
     ):
         file.write_text(right.replace(old, new))
         assert main(["check", "mine.py"]) == 1
-        assert said in capsys.readouterr().out
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

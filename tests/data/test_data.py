@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -77,24 +78,48 @@ def test_what_is_right_passes(changes):
 
 
 WRONG = {
-    "x must be [N, F] float32": [{"x": torch.zeros(5, 2).double()}, {"x": torch.zeros(5)}],
-    "x must be finite": [{"x": torch.full((5, 2), float("nan"))}, {"x": torch.full((5, 2), float("inf"))}],
-    "graph_ptr must start at 0, grow, and end at N": [
-        {"graph_ptr": torch.tensor(ptr)} for ptr in ([0, 3, 6], [1, 5], [0, 3, 3, 5], [0, 4, 3, 5])
+    "x must be [N, F], is [5]": [{"x": torch.zeros(5)}],
+    "x has no features: give each node a constant": [{"x": torch.zeros(5, 0)}],
+    "x is [5, 2] complex64: features are real numbers": [{"x": torch.zeros(5, 2) * 1j}],
+    "x: list that is no array of numbers": [{"x": [["a", "b"]] * 5}],
+    "x is a str, must be a tensor": [{"x": "features"}],
+    "x must be finite: 10 of 10 values are not, the first is nan at [0, 0]": [{"x": torch.full((5, 2), float("nan"))}],
+    "x must be finite: 1 of 10 values are not, the first is inf at [2, 1]": [
+        {"x": torch.zeros(5, 2).index_put((torch.tensor(2), torch.tensor(1)), torch.tensor(float("inf")))}
     ],
+    "graph_ptr must start at 0, grow, and end at N = 5": [
+        {"graph_ptr": torch.tensor(ptr), "split": None} for ptr in ([0, 3, 6], [1, 5], [0, 3, 3, 5], [0, 4, 3, 5], [0])
+    ],
+    "graph_ptr is [3] float32, must be [G + 1] integers": [{"graph_ptr": torch.tensor([0.0, 3, 5])}],
     "transductive data set must be one graph": [{"setting": "transductive"}],
     "y must have one row for each node": [{"y": torch.zeros(4, dtype=torch.int64)}],
     "y must have one row for each graph": [{"task_name": "graph-multiclass"}],
-    "y must be [M] int64": [{"y": torch.zeros(5)}, {"y": torch.zeros(5, 3, dtype=torch.int64)}],
-    "y must be 0 to C - 1": [{"y": torch.tensor([0, 1, 2, 3, 0])}, {"y": torch.tensor([0, 1, 2, -2, 0])}],
-    "y must be [N, C] float32": [MULTILABEL | {"y": torch.zeros(5, 2)}, MULTILABEL | {"y": torch.zeros(5, 3).long()}],
-    "y must be 0, 1 or (hidden) NaN": [MULTILABEL | {"y": torch.full((5, 3), 0.5)}],
-    "edge_index must be [2, E] int64": [{"edge_index": EDGES.int()}],
-    "edge_index must name nodes of x": [{"edge_index": EDGES + 1}, {"edge_index": EDGES - 1}],
-    "edge_index must be sorted by destination": [{"edge_index": EDGES.flip(1)}],
-    "edge_index must have no duplicates": [{"edge_index": EDGES.repeat_interleave(2, dim=1)}],
-    "edge_index must be symmetric": [{"edge_index": edges((0, 0), (0, 1), (1, 1), (2, 2), (3, 3), (4, 4))}],
-    "edge_index must have a self-loop at every node": [{"edge_index": edges((1, 0), (0, 1), (2, 2), (3, 3))}],
+    "y is [5] float32, must be [M] integers": [{"y": torch.zeros(5)}],
+    "y is [5, 1] int64, must be [M] for one class a row: y.flatten()": [{"y": torch.zeros(5, 1).long()}],
+    "y must be [M], one row for each node, is [5, 3]": [{"y": torch.zeros(5, 3).long()}],
+    "y must be 0 to C - 1 = 2 or (hidden) -1: 1 of 5 values are not, the first is 3 at [3]": [
+        {"y": torch.tensor([0, 1, 2, 3, 0])}
+    ],
+    "the first is -2 at [3]": [{"y": torch.tensor([0, 1, 2, -2, 0])}],
+    "y must be [N, C], C = 3, is [5, 2]": [MULTILABEL | {"y": torch.zeros(5, 2)}],
+    "y must be 0, 1 or (hidden) NaN: 15 of 15": [MULTILABEL | {"y": torch.full((5, 3), 0.5)}],
+    "edge_index must name nodes of x, 0 to 4: 4 of 22 values are not, the first is 5 at [0, 8]": [
+        {"edge_index": EDGES + 1}
+    ],
+    "the first is -1 at [0, 0]": [{"edge_index": EDGES - 1}],
+    "edge_index is [11, 2] int64, must be [2, E]: edge_index.T": [{"edge_index": EDGES.T}],
+    "edge_index is a sparse matrix: give its rows and columns": [
+        {"edge_index": torch.eye(5).to_sparse()},
+        {"edge_index": scipy.sparse.eye(5)},
+    ],
+    "edge_index must be sorted by destination: symmetric_with_loops(": [{"edge_index": EDGES.flip(1)}],
+    "edge_index must have no duplicates: symmetric_with_loops(": [{"edge_index": EDGES.repeat_interleave(2, dim=1)}],
+    "edge_index must be symmetric: symmetric_with_loops(": [
+        {"edge_index": edges((0, 0), (0, 1), (1, 1), (2, 2), (3, 3), (4, 4))}
+    ],
+    "edge_index must have a self-loop at every node, 3 have none: symmetric_with_loops(": [
+        {"edge_index": edges((1, 0), (0, 1), (2, 2), (3, 3))}
+    ],
     "edge_index must not link two graphs": [
         {"edge_index": symmetric_with_loops(torch.tensor([2]), torch.tensor([3]), 5)}
     ],
@@ -134,10 +159,12 @@ def test_the_digest_changes_with_every_array_and_with_nothing_else():
         "x": data.x + 1,
         "edge_index": symmetric_with_loops(torch.tensor([0, 0, 3]), torch.tensor([1, 2, 4]), 5),
         "y": torch.tensor([0, 1, 2, 0, 0]),
-        "graph_ptr": torch.tensor([0, 5]),
+        "graph_ptr": torch.tensor([0, 2, 5]),
         "split": Split(torch.tensor([0]), torch.tensor([1]), torch.tensor([0])),
     }
-    changed = [replace(data, **{name: value}).digest for name, value in other.items()]
+    data = replace(data, edge_index=data.edge_index[:, :0])  # of which none links two graphs, whatever they are
+    changed = [replace(data, **{name: value}).digest for name, value in other.items() if name != "edge_index"]
+    changed.append(graph_data(edge_index=other["edge_index"]).digest)
     several = [graph_data(**SEVERAL).digest, graph_data(**SEVERAL | {"splits": SEVERAL["splits"].flip(0)}).digest]
     assert len({data.digest, replace(data, split=None).digest, *changed, *several}) == 9
 
@@ -292,8 +319,8 @@ def drawn(*parts):
 
 
 def test_parts_that_overlap_or_are_empty_are_refused():
-    with pytest.raises(DataError, match="overlap"):
-        drawn([0, 1], [1, 2], [3]).split(graph_data(), 0)
+    with pytest.raises(DataError, match=r"Drawn, split of seed 3: the parts of the split overlap"):
+        drawn([0], [0], [1]).split(graph_data(), 3)
     with pytest.raises(DataError, match=r"nothing is left for val, test"):
         drawn([0, 1], [], []).split(graph_data(), 0)
 
@@ -304,7 +331,8 @@ def test_a_data_set_without_any_split_is_refused():
 
 
 def test_a_canonical_split_is_the_same_for_every_seed():
-    data = graph_data(split=Split(torch.tensor([0]), torch.tensor([1]), torch.tensor([2])))
+    one = {"graph_ptr": torch.tensor([0, 1, 2, 5]), "edge_index": EDGES[:, :0], "y": torch.zeros(5, dtype=torch.int64)}
+    data = graph_data(**one, split=Split(torch.tensor([0]), torch.tensor([1]), torch.tensor([2])))
     toy = Toy(Toy.Params())
     assert toy.split(data, 0) is toy.split(data, 1) is data.split
     assert not toy.resplit
@@ -319,7 +347,8 @@ def published(splits, declared=3, **changes):
 
     codes = torch.tensor(splits, dtype=torch.int8)
     edge_index = symmetric_with_loops(torch.tensor([0]), torch.tensor([1]), 5)
-    one = {"setting": "transductive", "graph_ptr": torch.tensor([0, 5]), "edge_index": edge_index}
+    one = {"setting": "transductive", "graph_ptr": torch.tensor([0, 5]), "edge_index": edge_index,
+           "y": torch.tensor([0, 1, 2, 0, 1])}  # fmt: skip
     return Published(Published.Params()), graph_data(**one, split=None, splits=codes, **changes)
 
 

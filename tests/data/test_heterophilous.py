@@ -196,7 +196,7 @@ def test_links_are_made_symmetric_with_loops_and_a_node_of_no_part_stays_out(wri
     dataset = written(test_masks=np.zeros((10, 4), dtype=bool), val_masks=np.array([[False, False, True, True]] * 10))
     data = dataset.load()
     assert data.edge_index.T.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1], [2, 1], [1, 2], [2, 2], [3, 3]]
-    with pytest.raises(DataError, match="Tolokers: nothing is left for test"):
+    with pytest.raises(DataError, match="tolokers, split of seed 0: nothing is left for test"):
         dataset.split(data, 0)
     masks = CONTENT["train_masks"].copy()
     masks[3] = [True, False, False, False]

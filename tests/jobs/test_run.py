@@ -16,6 +16,7 @@ from distillbench.cli import main
 from distillbench.config.config import ConfigError
 from distillbench.jobs import run, selection, workers
 from distillbench.paths import Paths
+from distillbench.plan.plan import make_plan
 from distillbench.record import read_record, read_shard
 from tests.workflow.conftest import HELD, wait_for
 
@@ -375,7 +376,7 @@ def test_a_data_set_is_written_again_when_its_parameters_or_its_code_are_others(
     def prepared(nodes):
         params = {"train": 1, "val": 1, "test": 1, "nodes": nodes, "communities": 5, "features": 16}
         params |= {"membership": 0.35, "density": 6.0, "noise": 1.5, "seed": 0}
-        arguments = {"results": str(tmp_path / "results"), "name": "mine", "params": params}
+        arguments = {"results": str(tmp_path / "results"), "name": "mine", "params": params, "files": []}
         file = str(ROOT / "datasets/synthetic.py")
         return workers._prepare(**arguments, file=file, sources=[str(source)])["summary"]
 
@@ -391,7 +392,6 @@ def test_a_data_set_is_written_again_when_its_parameters_or_its_code_are_others(
 FROM_A_FILE = '''
 """Numbers from a file."""
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -412,27 +412,36 @@ class FromAFile(Dataset):
 
     def load(self):
         """Three clouds of two points."""
-        self._content = Path(self.params.path).read_bytes()
-        x = torch.tensor([float(each) for each in self._content.split()])[:, None]
+        x = torch.tensor([float(each) for each in Path(self.params.path).read_text().split()])[:, None]
         parts = Split(*torch.arange(3).split(1))
         y, ptr = torch.tensor([0, 1, 0]), torch.tensor([0, 2, 4, 6])
         return GraphData(x, torch.empty(2, 0, dtype=torch.int64), y, ptr, self.task, self.setting, 2, parts)
 
     def provenance(self):
-        """By digest."""
-        return {"canonical": True, "remark": "", "sha256": hashlib.sha256(self._content).hexdigest()}
+        """A test's."""
+        return {"canonical": True, "remark": ""}
 '''
 
 
 def test_a_data_set_is_written_again_when_the_file_it_is_read_from_is_another(tmp_path):
-    plugin, file = tmp_path / "from_a_file.py", tmp_path / "numbers.txt"
+    (tmp_path / "own").mkdir()
+    plugin, file = tmp_path / "own/from_a_file.py", tmp_path / "numbers.txt"
     plugin.write_text(FROM_A_FILE)
     file.write_text("1 2 3 4 5 6")
-    arguments = {"results": str(tmp_path / "results"), "name": "mine", "file": str(plugin), "sources": []}
-    arguments["params"] = {"path": str(file)}
-    assert "3 graphs" in workers._prepare(**arguments)["summary"]
-    assert "on disk already" in workers._prepare(**arguments)["summary"]
+    pair = {"teacher": {"model": "mlp", "hidden": 2, "readout": "mean"}, "student": {"model": "mlp", "hidden": 2,
+            "readout": "mean"}, "training": {"batch_size": 4}}  # fmt: skip
+    entry = {"dataset": "from_a_file", "params": {"path": str(file)}, "pairs": {"p": pair}}
+    values = {"results": str(tmp_path / "results"), "plugins": [str(tmp_path / "own")], "seeds": 1, "backends": ["csr"],
+              "datasets": {"mine": entry}, "methods": {"supervised": {}}}  # fmt: skip
+
+    def prepared():
+        plan = make_plan(values, [], ROOT)
+        arguments = {"results": str(plan.paths.root), "file": str(plugin), "sources": [], **plan.data_params("mine")}
+        return workers._prepare(**arguments)["summary"]
+
+    assert "3 graphs" in prepared()
+    assert "on disk already" in prepared()
     file.write_text("1 2 3 4 5 7")
     os.utime(file, (0, 0))  # an older file, put in the other's place
-    assert "3 graphs" in workers._prepare(**arguments)["summary"]
-    assert "on disk already" in workers._prepare(**arguments)["summary"]
+    assert "3 graphs" in prepared()
+    assert "on disk already" in prepared()

@@ -27,6 +27,7 @@ Reduction = Literal["nodes", "edges"]
 MIN_SEEDS = 6  # below which there is no verdict: 2/2^6 = 0.031 is the least p of six pairs (signed-rank test)
 MIN_CELLS = 6  # data sets × pairs, below which nothing is tested over them (Demšar, JMLR 2006)
 TEACHER = "teacher"  # takes a method's place in paths and tables
+MORE_METRICS = ("roc_auc",)  # that a data set may ask for
 METRICS: dict[TaskName, str] = {"multiclass": "accuracy", "graph-multiclass": "accuracy", "multilabel": "micro_f1"}
 
 

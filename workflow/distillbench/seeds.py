@@ -5,7 +5,11 @@ libraries: those scopes name no method and no library.
 """
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -18,3 +22,18 @@ def derive(seed: int, *scope: str) -> int:
 def generator(seed: int, *scope: str) -> torch.Generator:
     """A CPU generator seeded by ``derive``."""
     return torch.Generator().manual_seed(derive(seed, *scope))
+
+
+@contextmanager
+def shared_generators(seed: int) -> Iterator[None]:
+    """Seed the generators that everybody shares (torch's, NumPy's, Python's) for a while; then they are as before."""
+    kept = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])

@@ -5,13 +5,11 @@ the method prepares. Two trials from the same arguments are equal bit for bit, u
 random numbers that it should not know.
 """
 
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +21,7 @@ from distillbench.distillation.method import Context, Dims, Method
 from distillbench.models.backends.base import Backend
 from distillbench.models.gnn import GNN, Output, initialise, initialise_around
 from distillbench.params import Requirement, TaskName
-from distillbench.seeds import generator
+from distillbench.seeds import generator, shared_generators
 from distillbench.training.inputs import Inputs, TeacherOutputs, teacher_outputs
 from distillbench.training.steps import Guidance, Teaching, detached, setup_of
 
@@ -335,15 +333,10 @@ class _Poisoned(nn.Module):
 @contextmanager
 def _sealed(seed: int) -> Iterator[None]:
     """Float64 by default, and the generators that everybody shares seeded, for a while."""
-    kept, default = (random.getstate(), np.random.get_state()), torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
+    default = torch.get_default_dtype()
+    with shared_generators(seed):
         torch.set_default_dtype(torch.float64)
         try:
             yield
         finally:
             torch.set_default_dtype(default)
-            random.setstate(kept[0])
-            np.random.set_state(kept[1])

@@ -12,6 +12,8 @@ class Card(BaseModel):
     """The description of a data set: ``name`` as in the config, ``dataset`` the plug-in's, ``digest`` of the arrays.
 
     provenance: what is known of the data's origin (Dataset.provenance), ``canonical`` and ``remark`` at least.
+    warnings: what a reader of results should know of features and graph, a sentence each. files: marks of those that it
+    was read from (Sources.data_marks).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -32,6 +34,8 @@ class Card(BaseModel):
     features: Count
     classes: Count
     digest: str
+    warnings: list[str] = []
+    files: list[str] = []
 
     @field_validator("provenance")
     @classmethod

@@ -8,7 +8,7 @@ import hashlib
 import io
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +19,12 @@ import torch
 from torch import Tensor
 
 from distillbench.data.cards import Card, read_card, write_card
+from distillbench.data.conversions import MEND, edges, features, labels, part, pointers
+from distillbench.data.conversions import DataError as DataError
 from distillbench.data.tasks import OTHER_METRICS, TASKS, Task, task_of
 from distillbench.params import METRICS, Parameters, Setting, TaskName
 from distillbench.record import RecordError, write_atomically
-from distillbench.seeds import generator
-
-
-class DataError(ValueError):
-    """Data that breaks the contract or a data file that cannot be trusted."""
+from distillbench.seeds import generator, shared_generators
 
 
 class Split(NamedTuple):
@@ -40,10 +38,22 @@ class Split(NamedTuple):
         """Number of nodes or graphs in each part."""
         return {name: len(part) for name, part in self._asdict().items()}
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of which nodes or graphs are in which part, in whatever order."""
+        total = hashlib.sha256()
+        for name, rows in self._asdict().items():
+            total.update(f"{name}:{len(rows)}:".encode())
+            total.update(np.ascontiguousarray(rows.sort().values.numpy()).tobytes())
+        return total.hexdigest()
+
 
 @dataclass(frozen=True)
 class GraphData:
     """One or several graphs as plain tensors on the CPU.
+
+    Lists, NumPy arrays, SciPy's and torch's sparse features, other widths of numbers and masks of a part of the split
+    are converted (see conversions); anything else raises DataError, which names the part and the value.
 
     x: [N, F] float32. edge_index: [2, E] int64, sorted by destination, no duplicates, symmetric with self-loops; empty
     for point clouds, whose edges the model draws. y: [N] or [G] int64, or [N, C] float32 in {0, 1}. graph_ptr: [G + 1]
@@ -64,9 +74,26 @@ class GraphData:
     metric: str = ""
 
     def __post_init__(self) -> None:
-        problem = self._problem()
-        if problem:
+        if problem := self._converted() or self._problem():
             raise DataError(problem)
+
+    def _converted(self) -> str | None:
+        """Bring every tensor into its form; what is wrong with one that has none."""
+        if self.task_name not in TASKS or self.setting not in get_args(Setting):
+            return f"GraphData: no such task or setting: {self.task_name}, {self.setting}"
+        if self.metric not in ("", METRICS[self.task_name], *OTHER_METRICS):
+            return f"GraphData: no such metric: {self.metric}"
+        try:
+            found: dict[str, Any] = {"x": features(self.x), "edge_index": edges(self.edge_index)}
+            found["y"] = labels(self.y, multilabel=self.task.multilabel)
+            found["graph_ptr"] = pointers(self.graph_ptr)
+            if self.split is not None:
+                vars(self).update(found)
+                found["split"] = split_of(self.split, self.num_rows, self.setting)
+        except DataError as error:
+            return f"GraphData: {error}"
+        vars(self).update(found)  # of a frozen class
+        return None
 
     @property
     def task(self) -> Task:
@@ -82,6 +109,11 @@ class GraphData:
     def num_graphs(self) -> int:
         """Number of graphs."""
         return len(self.graph_ptr) - 1
+
+    @property
+    def num_rows(self) -> int:
+        """What a split divides: nodes of one graph, or graphs."""
+        return self.num_nodes if self.setting == "transductive" else self.num_graphs
 
     @cached_property
     def edge_ptr(self) -> Tensor:
@@ -117,44 +149,49 @@ class GraphData:
         return part
 
     def _problem(self) -> str | None:
-        if self.task_name not in TASKS or self.setting not in get_args(Setting):
-            return f"GraphData: no such task or setting: {self.task_name}, {self.setting}"
-        if self.metric not in ("", METRICS[self.task_name], *OTHER_METRICS):
-            return f"GraphData: no such metric: {self.metric}"
         rules = itertools.chain(self._rules_of_nodes(), self._rules_of_edges(), self._rules_of_splits())
         return next((f"GraphData: {rule}" for rule, holds in rules if not holds), None)
 
     def _rules_of_nodes(self) -> Iterator[tuple[str, bool]]:
-        ptr, y = self.graph_ptr, self.y
-        yield "x must be [N, F] float32", self.x.ndim == 2 and self.x.dtype == torch.float32
-        yield "x must be finite", bool(torch.isfinite(self.x).all())
-        bounds = ptr[[0, -1]].tolist() == [0, len(self.x)]
-        yield "graph_ptr must start at 0, grow, and end at N", bounds and bool((ptr.diff() > 0).all())
+        ptr, x, y = self.graph_ptr, self.x, self.y
+        yield f"x must be [N, F], is {list(x.shape)}", x.ndim == 2
+        yield "x has no features: give each node a constant, its degree or a one-hot number", x.shape[1] > 0
+        finite = torch.isfinite(x)
+        yield _all("x must be finite", finite, x)
+        bounds = ptr.ndim == 1 and len(ptr) > 1 and ptr[[0, -1]].tolist() == [0, len(x)]
+        yield f"graph_ptr must start at 0, grow, and end at N = {len(x)}", bounds and bool((ptr.diff() > 0).all())
         if self.setting == "transductive":
             yield "a transductive data set must be one graph", self.num_graphs == 1 and self.task.level == "node"
-        rows = self.num_graphs if self.task.level == "graph" else len(self.x)
-        yield f"y must have one row for each {self.task.level}", len(y) == rows
+        rows = self.num_graphs if self.task.level == "graph" else len(x)
+        yield f"y must have one row for each {self.task.level}: has {len(y)} for {rows}", len(y) == rows
         if self.task.multilabel:
-            yield "y must be [N, C] float32", y.shape[1:] == (self.num_classes,) and y.dtype == torch.float32
-            yield "y must be 0, 1 or (hidden) NaN", bool(((y == 0) | (y == 1) | y.isnan()).all())
+            yield f"y must be [N, C], C = {self.num_classes}, is {list(y.shape)}", y.shape[1:] == (self.num_classes,)
+            right = (y == 0) | (y == 1) | y.isnan()
+            yield _all("y must be 0, 1 or (hidden) NaN", right, y)
         else:
-            yield f"y must be [M] int64, one row for each {self.task.level}", y.ndim == 1 and y.dtype == torch.int64
-            yield "y must be 0 to C - 1 or (hidden) -1", bool(((y >= -1) & (y < self.num_classes)).all())
+            yield f"y must be [M], one row for each {self.task.level}, is {list(y.shape)}", y.ndim == 1
+            right = (y >= -1) & (y < self.num_classes)
+            yield _all(f"y must be 0 to C - 1 = {self.num_classes - 1} or (hidden) -1", right, y)
         if self.metric == "roc_auc":
             yield "roc_auc must be of two classes, one a row", self.num_classes == 2 and not self.task.multilabel
 
     def _rules_of_edges(self) -> Iterator[tuple[str, bool]]:
-        yield "edge_index must be [2, E] int64", self.edge_index.dtype == torch.int64 and len(self.edge_index) == 2
+        yield (
+            f"edge_index must be [2, E], is {list(self.edge_index.shape)}",
+            (self.edge_index.ndim == 2 and len(self.edge_index) == 2),
+        )
         if not self.edge_index.shape[1]:
             return
         n, (source, destination) = len(self.x), self.edge_index
-        yield "edge_index must name nodes of x", int(self.edge_index.min()) >= 0 and int(self.edge_index.max()) < n
-        yield "edge_index must be sorted by destination", bool((destination.diff() >= 0).all())
+        named = (self.edge_index >= 0) & (self.edge_index < n)
+        yield _all(f"edge_index must name nodes of x, 0 to {n - 1}", named, self.edge_index)
+        yield f"edge_index must be sorted by destination: {MEND}", bool((destination.diff() >= 0).all())
         # the libraries' layers disagree on directed graphs, and DGL's refuse nodes without an incoming edge
         there, back = (destination * n + source).sort().values, (source * n + destination).sort().values
-        yield "edge_index must have no duplicates", bool((there.diff() > 0).all())
-        yield "edge_index must be symmetric", torch.equal(there, back)
-        yield "edge_index must have a self-loop at every node", int((source == destination).sum()) == n
+        yield f"edge_index must have no duplicates: {MEND}", bool((there.diff() > 0).all())
+        yield f"edge_index must be symmetric: {MEND}", torch.equal(there, back)
+        loops = int((source == destination).sum())
+        yield f"edge_index must have a self-loop at every node, {n - loops} have none: {MEND}", loops == n
         of_source, of_destination = (
             torch.searchsorted(self.graph_ptr, ends.contiguous(), right=True) for ends in (source, destination)
         )
@@ -168,6 +205,16 @@ class GraphData:
         yield "splits must be [K, N] or [K, G] int8", self.splits.dtype == torch.int8 and self.splits.ndim == 2
         yield "splits must have a column for each node or graph", self.splits.shape[1] == rows
         yield "splits must be 0, 1, 2 or -1", bool(((self.splits >= -1) & (self.splits < len(Split._fields))).all())
+
+
+def _all(rule: str, right: Tensor, values: Tensor) -> tuple[str, bool]:
+    """A rule of every value, with how many break it and the first that does; and whether it holds."""
+    if bool(right.all()):
+        return rule, True
+    places = (~right).nonzero()
+    place = places[0].tolist()
+    first = f"{values[tuple(place)].item():g} at {place}"
+    return f"{rule}: {len(places)} of {values.numel()} values are not, the first is {first}", False
 
 
 class Dataset:
@@ -238,28 +285,77 @@ class Dataset:
         )
 
     def split(self, data: GraphData, seed: int) -> Split:
-        """The split of one seed: the canonical one, the seed's of several, or drawn from the scope (seed, "split")."""
-        if data.splits is not None:
-            parts: Split | None = self._published(data.splits, seed)
-        else:
-            parts = self.draw_split(data, generator(seed, "split")) if self.resplit else data.split
-        if parts is None:
-            raise DataError(f"{type(self).__name__}: no canonical split, and draw_split is not defined")
-        empty = [name for name, size in parts.sizes().items() if not size]
-        if empty:
-            raise DataError(f"{type(self).__name__}: nothing is left for {', '.join(empty)} (sizes: {parts.sizes()})")
-        if len(torch.cat(parts).unique()) != sum(map(len, parts)):
-            raise DataError(f"{type(self).__name__}: the parts of the split overlap")
+        """The split of one seed: the canonical one, the seed's of several, or drawn from the scope (seed, "split").
+
+        Raises DataError naming data set, seed, part and value: for parts that are no indices or masks, that overlap or
+        are empty, that have rows without a label; for a split that is not a function of the seed.
+        """
+        try:
+            parts = self._parts(data, seed)
+            empty = [name for name, size in parts.sizes().items() if not size]
+            if empty:
+                raise DataError(f"nothing is left for {', '.join(empty)} (sizes: {parts.sizes()})")
+            if len(torch.cat(parts).unique()) != sum(map(len, parts)):
+                raise DataError("the parts of the split overlap")
+            _check_labels(data, parts)
+        except DataError as error:
+            raise DataError(f"{self.name or type(self).__name__}, split of seed {seed}: {error}") from None
         return parts
+
+    def _parts(self, data: GraphData, seed: int) -> Split:
+        if data.splits is not None:
+            return self._published(data.splits, seed)
+        if not self.resplit:
+            if data.split is None:
+                raise DataError("no canonical split, and draw_split is not defined")
+            return data.split
+        drawn = []
+        for state in (1, 2):  # of the generators that a split must not be drawn from
+            with shared_generators(state):
+                drawn.append(split_of(self.draw_split(data, generator(seed, "split")), data.num_rows, data.setting))
+        if not all(torch.equal(a, b) for a, b in zip(*drawn, strict=True)):
+            raise DataError(
+                "draw_split gives two splits for one seed, and two runs of a pair would have different test rows: draw "
+                "from `random` alone; for scikit-learn and NumPy: random_state=random.initial_seed() % 2**32"
+            )
+        return drawn[0]
 
     def _published(self, splits: Tensor, seed: int) -> Split:
         if len(splits) != self.splits:
             raise DataError(
-                f"{type(self).__name__}: the data come with {len(splits)} splits, but the class states {self.splits}: "
-                "the statistics go by that"
+                f"the data come with {len(splits)} splits, but the class states {self.splits}: the statistics go by "
+                "that"
             )
         codes = splits[seed % len(splits)]
         return Split(*((codes == part).nonzero().flatten() for part in range(len(Split._fields))))
+
+
+def split_of(split: Any, rows: int, setting: Setting) -> Split:
+    """A split of so many nodes (transductive) or graphs, its parts as conversions.part has them. Raises DataError."""
+    if not isinstance(split, Split):
+        raise DataError(f"the split is a {type(split).__name__}, must be a Split(train, val, test)")
+    what = "nodes" if setting == "transductive" else "graphs"
+    made = Split(*(part(value, rows, what, name) for name, value in split._asdict().items()))
+    return split if all(a is b for a, b in zip(split, made, strict=True)) else made
+
+
+def _check_labels(data: GraphData, parts: Split) -> None:
+    """Raise DataError where a part has rows without a label: they would be trained on, and scored."""
+    hidden = data.y.isnan().any(dim=1) if data.task.multilabel else data.y < 0
+    if not hidden.any():
+        return
+    for name, rows in parts._asdict().items():
+        nodes = rows
+        if data.setting == "inductive" and data.task.level == "node":
+            of_part = torch.zeros(data.num_graphs, dtype=torch.bool).index_fill(0, rows, True)
+            nodes = of_part.repeat_interleave(data.graph_ptr.diff()).nonzero().flatten()
+        if (missing := nodes[hidden[nodes]]).numel():
+            what = f"{data.task.level}s"
+            first = f"{data.task.level} {int(missing[0])}"
+            raise DataError(
+                f"{len(missing)} of the {len(nodes)} {what} of the part {name!r} have no label (-1, or NaN), the first "
+                f"is {first}: leave them out of all parts"
+            )
 
 
 def symmetric_with_loops(source: Tensor, destination: Tensor, num_nodes: int) -> Tensor:
@@ -270,8 +366,15 @@ def symmetric_with_loops(source: Tensor, destination: Tensor, num_nodes: int) ->
     return torch.stack([code % num_nodes, code // num_nodes])
 
 
-def write_data(folder: Path, name: str, dataset: Dataset, data: GraphData) -> None:
-    """Write ``data.npz`` (arrays, no pickle) and ``data.json`` (what it is, counts, digest) into ``folder``."""
+def write_data(
+    folder: Path,
+    name: str,
+    dataset: Dataset,
+    data: GraphData,
+    warnings: Sequence[str] = (),
+    files: Sequence[str] = (),
+) -> None:
+    """Write ``data.npz`` (arrays, no pickle) and ``data.json`` (a Card: what it is, counts, digest) into ``folder``."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **_arrays(data))  # type: ignore[arg-type]
     write_atomically(folder / "data.npz", buffer.getvalue())
@@ -282,6 +385,8 @@ def write_data(folder: Path, name: str, dataset: Dataset, data: GraphData) -> No
         licence=dataset.licence,
         params=dataset.params.model_dump(mode="json"),
         provenance=dataset.provenance(),
+        warnings=list(warnings),
+        files=list(files),
         task=data.task_name,
         metric=data.task.metric_name,
         setting=data.setting,

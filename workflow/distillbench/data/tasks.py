@@ -97,7 +97,7 @@ TASKS: dict[str, Task] = {
     "multilabel": Task("multilabel", "node", F.binary_cross_entropy_with_logits, micro_f1, multilabel=True),
     "graph-multiclass": Task("graph-multiclass", "graph", F.cross_entropy, accuracy, (mean_class_accuracy,)),
 }
-OTHER_METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {"roc_auc": roc_auc}  # that a data set may ask for
+OTHER_METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {"roc_auc": roc_auc}  # params.MORE_METRICS
 
 
 @cache

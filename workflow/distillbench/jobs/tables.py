@@ -72,10 +72,12 @@ def collect(
 
 
 def _contradictions(held: dict[str, list[Record]]) -> list[str]:
-    """Files of records that cannot be in one table: of several methods, of runs that another has, of another metric."""
+    """Files of records that cannot be in one table: of several methods, of runs that another has, of another metric or
+    split."""
     problems = []
     runs: dict[tuple[str, ...], str] = {}
     facts: dict[tuple[str, ...], tuple[tuple[object, ...], str]] = {}
+    splits: dict[tuple[str, int], tuple[str, str]] = {}
     for shard, records in held.items():
         for record in records:
             cell = (record.dataset, record.backend, record.pair)
@@ -94,6 +96,15 @@ def _contradictions(held: dict[str, list[Record]]) -> list[str]:
             if own != known:
                 said = f"task, metric and resplit are {own}, in {other} {known}"
                 problems.append(f"{shard}: {record.run_id}: {said}. {AGAIN}")
+                break
+            if (split := record.digests.get("split")) is None:
+                continue
+            of_seed, other = splits.setdefault((record.dataset, record.seed), (split, shard))
+            if split != of_seed:  # pairs of runs would be compared on different rows
+                problems.append(
+                    f"{shard}: {record.run_id}: was trained and tested on another split of seed {record.seed} than in "
+                    f"{other}: draw_split of the data set is no function of the seed. Mend it, and run snakemake again."
+                )
                 break
     return problems
 

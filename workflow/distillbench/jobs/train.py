@@ -262,6 +262,8 @@ class Job:
 
         self.file(seed, "json").unlink(missing_ok=True)
         digests = dict(self.digests)
+        if outcome.split:
+            digests["split"] = outcome.split
         if outcome.weights is not None:
             write_atomically(self._artifact(seed, "weights"), outcome.weights)
             digests["weights"] = file_digest(self._artifact(seed, "weights"))

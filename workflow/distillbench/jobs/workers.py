@@ -22,7 +22,7 @@ from distillbench.data.cards import read_card
 from distillbench.jobs.data import prepare_data
 from distillbench.jobs.train import train
 from distillbench.paths import Paths
-from distillbench.record import file_digest, read_shard, utc_now
+from distillbench.record import read_shard, utc_now
 
 _STOP_SECONDS = 10.0
 
@@ -82,20 +82,17 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _prepare(results: str, name: str, file: str, params: dict[str, Any], sources: list[str]) -> Facts:
-    """Write a data set, unless it is there, newer than the code it depends on, and of the file that ``path`` names."""
+def _prepare(results: str, name: str, file: str, params: dict[str, Any], files: list[str], sources: list[str]) -> Facts:
+    """Write a data set, unless it is there, newer than the code it depends on, and of the files that are there now."""
     folder = Paths(results).data(name)
     written = [folder / "data.npz", folder / "data.json"]
     with contextlib.suppress(OSError, ValueError):
         card = read_card(written[1])
         newest = max(Path(source).stat().st_mtime_ns for source in (file, *sources))
-        same = (card.dataset, card.params) == (Path(file).stem, params)
-        given = Path(params["path"]).expanduser() if params.get("path") else None
-        if given and given.is_file():
-            same = same and file_digest(given) == card.provenance.get("sha256")
+        same = (card.dataset, card.params, card.files) == (Path(file).stem, params, files)
         if same and min(path.stat().st_mtime_ns for path in written) >= newest:
             return {"summary": f"{name}: on disk already"}
-    return {"summary": prepare_data(results=results, name=name, file=file, params=params)}
+    return {"summary": prepare_data(results=results, name=name, file=file, params=params, files=files)}
 
 
 def _train(task: Task) -> Facts:

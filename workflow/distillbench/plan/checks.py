@@ -1,14 +1,14 @@
 """Whether a config can run: plug-ins, parameters, models and methods that fit together. Imports no torch."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pydantic import ValidationError
 
 from distillbench.config.config import Pair
 from distillbench.config.specs import DGCNNSpec, needs_edges, plugin_of, predicts_graphs
 from distillbench.config.variants import Variant, explain
-from distillbench.params import TEACHER, suggestion
+from distillbench.params import ALL_TASKS, METRICS, MORE_METRICS, TEACHER, Setting, suggestion
 from distillbench.plan.published import mismatch, read_claims
 from distillbench.plugins import Declaration, PluginError
 
@@ -26,6 +26,7 @@ def _check_names(plan: "Grid") -> list[str]:
     problems = []
     for name in plan.config.datasets:
         try:
+            problems += [f"datasets.{name}: {wrong}" for wrong in _words(plan.dataset_declaration(name))]
             plan.dataset_params(name)
         except PluginError as error:
             problems.append(f"datasets.{name}: {error}")
@@ -57,6 +58,19 @@ def _check_names(plan: "Grid") -> list[str]:
                 problems += [f"{where}.{key}: unknown method {m!r}{suggestion(m, plan.methods)}" for m in unknown]
             if pair.methods and baseline not in pair.methods:
                 problems.append(f"{where}.methods: the baseline {baseline!r} is not among them")
+    return problems
+
+
+def _words(dataset: Declaration) -> list[str]:
+    """What a data set's class states of itself and there is not."""
+    problems = []
+    known = {"task": sorted(ALL_TASKS), "setting": list(get_args(Setting))}
+    if dataset.task in METRICS:
+        known["metric"] = [METRICS[dataset.task], *MORE_METRICS]
+    for key, choices in known.items():
+        value = dataset.attributes.get(key) or choices[0]
+        if value not in choices:
+            problems.append(f"{key} = {value!r}: there is no such {key}{suggestion(value, choices)} ({dataset.path})")
     return problems
 
 

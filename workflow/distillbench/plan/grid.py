@@ -112,7 +112,8 @@ class Grid(Sources):
 
     def data_params(self, dataset: str) -> dict[str, Any]:
         """Parameters of the rule that writes a data set."""
-        return {"name": dataset, "params": self.dataset_params(dataset).model_dump(mode="json")}
+        params = self.dataset_params(dataset).model_dump(mode="json")
+        return {"name": dataset, "params": params, "files": self.data_marks(dataset)}
 
     def teacher_params(self, cell: Cell, shard: int) -> dict[str, Any]:
         """Everything that decides the teachers' results, and the seeds to train."""

@@ -1,7 +1,7 @@
 """What the names of a config stand for, and the files that each result depends on. Imports no torch."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from distillbench.record import digest, file_digest
 
 # what a training run's result depends on: part of every record's key, and by content a parameter of its rule
 DATA_SOURCES = (
+    "seeds.py",
     "data/graph_data.py",
+    "data/conversions.py",
+    "data/promises.py",
     "data/tasks.py",
     "data/archives.py",
     "data/clouds.py",
@@ -28,6 +31,7 @@ MODEL_SOURCES = (
     "seeds.py",
     "config/specs.py",
     "data/graph_data.py",
+    "data/conversions.py",
     "data/clouds.py",
     "data/tasks.py",
     "data/neighbours.py",
@@ -41,6 +45,7 @@ MODEL_SOURCES = (
     "training/fit.py",
     "training/experiment.py",
 )
+HASHED = 64 * 2**20  # bytes of a data file, up to which it is known by its content
 BACKEND_SOURCES = {"csr": ("models/backends/adjacency.py", "models/backends/csr_functions.py")}  # beside its own file
 METHOD_SOURCES = (
     "distillation/structure.py",
@@ -137,10 +142,27 @@ class Sources:
         return list(dict.fromkeys((*self.teacher_sources(cell), *_sources(*METHOD_SOURCES, *names), *methods, *models)))
 
     def data_files(self, dataset: str) -> list[str]:
-        """The file a data set is read from, where its parameters name one that is there."""
-        path = getattr(self.dataset_params(dataset), "path", None)
-        file = Path(path).expanduser() if path else None
-        return [relative(file)] if file and file.is_file() else []
+        """The files a data set is read from: those that its parameters name, and all in the folders that they name."""
+        found: list[Path] = []
+        for value in _texts(self.dataset_params(dataset).model_dump(mode="json")):
+            try:
+                path = Path(value).expanduser()
+                if Path.cwd().is_relative_to(path.resolve()):  # such as "/" or ".", which stand for something else
+                    continue
+                inside = path.rglob("*") if path.is_dir() else (path,)
+                found += [file for file in inside if file.is_file() and not _hidden(file, path)]
+            except (OSError, ValueError, RuntimeError):  # too long for a name, no text for one, nobody's home
+                continue
+        return [relative(file) for file in sorted(dict.fromkeys(found))]
+
+    def data_marks(self, dataset: str) -> list[str]:
+        """Of each of these files what changes with its content: its digest, or size and time of a very large one."""
+        marks = []
+        for file in self.data_files(dataset):
+            about = Path(file).stat()
+            large = about.st_size > HASHED
+            marks.append(f"{about.st_size}:{about.st_mtime_ns}" if large else self._content(file))
+        return sorted(marks)  # whatever the files are called: a folder that is moved is the same
 
     def data_sources(self, dataset: str) -> list[str]:
         """Source files that a data set depends on, beside its own."""
@@ -231,6 +253,19 @@ def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any,
     if key not in _cache:
         _cache[key] = declaration(kind, path)
     return _cache[key]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a parameter's value."""
+    if isinstance(value, str) and value:
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _of_backend(backend: str) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def data_sets(results: Path, runs: pd.DataFrame) -> list[dict[str, str]]:
             "Split": f"{', '.join(split)}; {drawn}" if split else drawn,
             "Source": card.source if card else "",
             "Licence": card.licence if card else "",
-            "Remark": card.provenance["remark"] if card else "",
+            "Remark": "; ".join(each for each in (card.provenance["remark"], *card.warnings) if each) if card else "",
         })  # fmt: skip
     return described
 

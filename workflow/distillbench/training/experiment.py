@@ -58,7 +58,7 @@ _PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryEr
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run. weights: the selected weights under their common names, as saved by torch."""
+    """What came of a run. split: its digest. weights: the selected ones under their common names, as saved by torch."""
 
     status: str
     reason: str = ""
@@ -70,6 +70,7 @@ class Outcome:
     test_metrics: dict[str, float] = field(default_factory=dict)
     params: int | None = None
     split_sizes: dict[str, int] = field(default_factory=dict)
+    split: str = ""
     weights: bytes | None = None
     outputs: TeacherOutputs | None = None
 
@@ -210,6 +211,7 @@ class Experiment:
             val=result.val,
             params=count_parameters(model),
             split_sizes=split.sizes(),
+            split=split.digest,
             weights=weights.getvalue(),
             outputs=outputs,
         )
