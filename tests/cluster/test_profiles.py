@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+from distillbench.plan.figures import FIGURES
 from tests.cluster.test_kubernetes import snakemake
 
 PAIR = {"teacher": {"model": "gat", "hidden": 8, "heads": 2}, "student": {"model": "gat", "hidden": 2}}
@@ -37,9 +38,9 @@ TRAINS = {
     for backend in ("pyg", "dgl")
 }
 MINUTES = {
-    "compare": 10, "collect": 5, "profiles": 5, "tuning_table": 5, "pareto": 5, "report": 5, "across_figure": 5,
-    "reproduce": 5, "scores_figure": 2, "pareto_figure": 2, "libraries_figure": 2, "curves_figure": 1, "track": 30,
-}  # fmt: skip
+    "compare": 10, "collect": 5, "profiles": 5, "tuning_table": 5, "pareto": 5, "report": 5, "reproduce": 5,
+    "track": 30,
+} | {f"{figure.module}_figure": figure.minutes for figure in FIGURES}  # fmt: skip
 TARGETS = {"all", "structure_figures"}  # rules that run nothing
 NOT_IN_ALL = ["structure_figures", "results/figures/across.png", "results/tables/reproduction.csv"]
 

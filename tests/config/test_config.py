@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from distillbench.config.config import ConfigError
-from distillbench.figures.registry import figure_files
 from distillbench.paths import Cell
+from distillbench.plan.figures import figure_files
 from distillbench.plan.plan import make_plan
 
 ROOT = Path(__file__).parents[2]

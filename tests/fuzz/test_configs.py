@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillbench.config.config import ConfigError
-from distillbench.figures.registry import figure_files
 from distillbench.jobs.run import read_plan
 from distillbench.jobs.selection import Options
+from distillbench.plan.figures import figure_files
 from distillbench.plan.plan import Plan
 from tests.fuzz.conftest import cases
 

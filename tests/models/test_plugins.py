@@ -4,17 +4,22 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from distillbench.cli import main
 from distillbench.config.config import ConfigError
 from distillbench.config.specs import needs_edges, plugin_spec, predicts_graphs, uses_edges
 from distillbench.contract.models import CHECKS, check_model
+from distillbench.contract.toys import data_of
+from distillbench.models.backends import get_backend
+from distillbench.models.gnn import GNN, initialise
 from distillbench.params import TEACHER
 from distillbench.paths import Cell
 from distillbench.plan.plan import make_plan
 from distillbench.plugins import PluginError, load
 from distillbench.report.facts import whole_config
+from distillbench.training.inputs import Inputs, teacher_outputs
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (ROOT / "models/_template.py").read_text()
@@ -65,14 +70,37 @@ def test_the_template_holds_it_all_on_every_library(written, capsys):
 @pytest.mark.parametrize(
     "changes, check, said",
     [
-        ([(LAST, LAST.replace("tuple(hidden)", "tuple(hidden[:1])"))], "shapes", "hidden_dims says [4, 4], "),
+        ([(LAST, LAST.replace("tuple(hidden)", "tuple(hidden[:1])"))], "shapes", "hidden_dims says [4, 4] for 56"),
         ([("nn.Linear(sum(params.hidden_dims), d_out)", "nn.Linear(sum(params.hidden_dims), d_out + 1)")], "shapes",
          "logits are [56, 4], must be [56, 3]"),
         ([("logits = self.classifier(torch.cat(activated, dim=1))", "logits = x / 0")], "shapes", "logits are [56, 4]"),
         ([(LAST, LAST.replace("* len(hidden)", ""))], "shapes", "edges of 1 layers for 2 hidden layers"),
         ([(LAST, LAST.replace("graph.edge_index,", "graph.edge_index.flip(1),"))], "edges", "not graph.edge_index"),
-        ([(LAST, LAST[:-1] + ", dynamic=True)")], "edges", "states edges = 'graph', and they are 'drawn'"),
+        ([(LAST, LAST[:-1] + ", dynamic=True)")], "edges", "states edges = 'graph', and Output says dynamic = True"),
         ([(CONV, CONV + ".detach()")], "gradients", "body.convs.0.weight has no gradient"),
+        ([("else out)", "else out.detach())")], "gradients", "hidden[0] has no gradient: a method that"),
+        ([(LAST, "return logits, tuple(hidden)")], "shapes", "forward returned a tuple, must be an Output(logits"),
+        ([("logits = self.classifier(torch.cat(activated, dim=1))", "logits = self.classifier(torch.cat(activated, "
+           "dim=1)).half()")], "shapes", "logits or hidden features are torch.float16, must be torch.float64 as x is"),
+        ([("hidden, activated = [], []", "x.clamp_(max=0.2)\n        hidden, activated = [], []")], "shapes",
+         "forward writes into its input x"),
+        ([("hidden, activated = [], []", "F.dropout(x, 0.5, self.training, inplace=True)\n        hidden, activated = "
+           "[], []")], "gradients", "forward writes into its input x"),
+        ([("self.classifier = ", "self.scale = nn.Parameter(torch.randn(4))\n        self.classifier = "),
+          ("x = F.relu(out)", "x = F.relu(out) * self.scale")], "repeats", "one seed gives two models: body.scale"),
+        ([("self.classifier = ", "self.register_buffer('some', torch.rand(4))\n        self.classifier = "),
+          ("x = F.relu(out)", "x = F.relu(out) * self.some")], "repeats", "one seed gives two models: body.some"),
+        ([("self.classifier = ", "self.saved = None\n        self.classifier = "), ("x = F.relu(out)",
+           "x = F.relu(out)\n            self.saved = x.mean() if self.training else self.saved\n"
+           "            x = x if self.saved is None else x + self.saved")], "repeats", "state that is no parameter"),
+        ([("paper, tasks, tried", 'edges = "none"\n    paper, tasks, tried'), (LAST, LAST.replace("edge_index,",
+           "edge_index[:, :0],"))], "edges", "edges = 'none', and its logits are others on a graph with other edges"),
+        ([('backend.conv("gcn", before, after)', "nn.Linear(before, after)"), ("conv(graph, ", "conv(")], "edges",
+         "edges = 'graph', and its logits are the same on one with other edges"),
+        ([("    def forward", "    def edge_flops(self, out, library):\n        return 12.5\n\n    def forward")],
+         "operations", "edge_flops gives 12.5, must be an int"),
+        ([("    def forward", "    def edge_flops(self, out, library):\n        raise KeyError(library)\n\n    def "
+           "forward")], "operations", "line 53: KeyError: 'csr'"),
         ([("self.training))", "True))"), ("dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0",
            "dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5")], "repeats", "two evaluations of one input differ"),
         ([("self.classifier = ", "self.scale = torch.rand(1)\n        self.classifier = "), ("x = F.relu(out)",
@@ -91,7 +119,51 @@ def test_a_model_that_is_wrong_in_one_thing_is_told_which(written, capsys, chang
     failed = [line.split()[1] for line in out.splitlines() if line.startswith("  failed")]
     assert check in failed and said in out
     if check != "repeats":  # whatever is not repeatable fails many others, too
-        assert set(failed) <= {check, "libraries", "separation"}
+        assert set(failed) <= {check, "libraries", "separation", *(["repeats"] if "input x" in said else [])}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # eps is a parameter like any other, unless it is a library's own
+        [("self.classifier = ", "self.eps = nn.Parameter(torch.zeros(1))\n        self.classifier = "),
+         ("x = F.relu(out)", "x = F.relu((1 + self.eps) * out)")],
+        # an encoder that uses no edges before the layers that do
+        [('nn.ModuleList(backend.conv("gcn", before, after) for before, after in widths)',
+          "nn.ModuleList(nn.Linear(*w) if n == 0 else backend.conv('gcn', *w) for n, w in enumerate(widths))"),
+         ("out = conv(graph, ", "out = (conv if isinstance(conv, nn.Linear) else lambda z: conv(graph, z))("),
+         (LAST, LAST.replace("(graph.edge_index,) * len(hidden)", "(graph.edge_index[:, :0], graph.edge_index)"))],
+        # no hidden layer at all: features are propagated, then classified
+        [("return (self.hidden,) * self.layers", "return ()"), ("sum(params.hidden_dims)", "d_in"),
+         ("self.convs = nn.ModuleList(backend.conv(\"gcn\", before, after) for before, after in widths)",
+          "self.convs = [0, 1]"),
+         (CONV, "out = x.new_zeros(x.shape).index_add(0, graph.edge_index[1], x[graph.edge_index[0]])"),
+         ("torch.cat(activated, dim=1)", "x"), ("tuple(hidden), (graph.edge_index,) * len(hidden)", "(), ()"),
+         ("x = F.relu(out)", "x = out"), ('        tap: Literal["before", "after"] = "before"\n', ""),
+         ('x if self.params.tap == "after" else out', "out")],
+    ],
+    ids=["eps", "encoder", "no hidden layer"],
+)  # fmt: skip
+def test_a_model_that_is_right_in_an_unusual_way_is_told_so(written, capsys, changes):
+    assert check_model(written(*changes), ["csr"]), capsys.readouterr().out
+
+
+def test_a_model_of_graphs_is_checked_with_a_readout_that_it_has(written, capsys):
+    pooled = "self.classifier(torch.cat(activated, dim=1))"
+    of_graphs = f"""{pooled}
+        if self.params.readout:
+            logits = logits.new_zeros(graph.num_graphs, logits.shape[1]).index_add(0, graph.graph_of_node, logits)"""
+    changes = [
+        (TASKS, 'frozenset({"multiclass", "graph-multiclass"})'), (pooled, of_graphs),
+        ('        tap: Literal', '        readout: Literal["sum"] | None = None\n        tap: Literal'),
+    ]  # fmt: skip
+    assert check_model(written(*changes), ["csr"]), capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["gcn", "_mine", "my model", "modèle"])
+def test_a_name_that_no_config_can_have_is_refused(written, capsys, name):
+    assert not check_model(written(name=name))
+    assert "give the file another name" in (err := capsys.readouterr().err) or "not a plug-in's name" in err
 
 
 def test_a_model_of_one_library_is_checked_with_that_alone(written, capsys):
@@ -105,7 +177,7 @@ def test_a_model_of_one_library_is_checked_with_that_alone(written, capsys):
     "changes, said",
     [
         ([(', {"hidden": 4}\n', ", {}\n")], "tried_with.hidden: Field required"),
-        ([("hidden_dims(self)", "widths(self)")], "Params of JumpingKnowledge has no hidden_dims"),
+        ([("hidden_dims(self)", "widths(self)")], "class JumpingKnowledge: Params has no property hidden_dims"),
         ([("paper, tasks, tried_with =", "_, tasks, tried_with =")], "does not state paper"),
     ],
 )
@@ -202,6 +274,84 @@ def test_runs_of_ones_own_models_end_in_the_table(written, tmp_path, monkeypatch
     assert model == {"model": "other", "hidden": 3, "layers": 2, "dropout": 0.0, "tap": "before"}
 
 
+def test_two_models_that_change_places_are_other_models(written, tmp_path):
+    """Fault: two files of models are exchanged, so that together they have the same contents as before.
+
+    Provoked: the files of a teacher and of a student are exchanged, and so are two neighbours of one model.
+    Promised: what was run with them is known to be of other code.
+    """
+    first, second = written(name="mine"), written(("+ b", "+ c"), name="other")
+    values = config(tmp_path, {"model": "other", "hidden": 3})
+    before = make_plan(values, [], ROOT).code_digest(CELL, "kd")
+    one, two = first.read_text(), second.read_text()
+    first.write_text(two)
+    second.write_text(one)
+    assert make_plan(values, [], ROOT).code_digest(CELL, "kd") != before
+
+
+def test_edges_that_a_model_draws_in_any_order_are_cut_by_graph(written):
+    drawing = "torch.cat([graph.edge_index[:, graph.edge_index[0] != graph.edge_index[1]], loops], dim=1)"
+    changes = [
+        ("paper, tasks, tried", 'edges = "drawn"\n    paper, tasks, tried'),
+        (LAST, f"loops = torch.arange(len(x)).expand(2, -1)\n        drawn = {drawing}\n"
+               "        return Output(logits, tuple(hidden), (drawn,) * len(hidden), dynamic=True)"),
+    ]  # fmt: skip
+    spec = plugin_spec("mine", written(*changes)).model_validate({"model": "mine", "hidden": 3})
+    data, library = data_of("multilabel"), get_backend("csr")
+    model = GNN(spec, library, data.x.shape[1], data.num_classes)
+    initialise(model, 0, "teacher")
+    inputs = Inputs(data, library, torch.device("cpu"), batch_size=3)
+    stored = teacher_outputs(model, inputs, torch.arange(data.num_graphs))
+    (batch,) = inputs.ordered(torch.tensor([4, 1]))
+    found, _ = stored.of(batch)
+    expected = model(batch.graph, batch.x)
+    for ours, theirs in zip(found.edge_index, expected.edge_index, strict=True):
+        assert sorted(ours.T.tolist()) == sorted(theirs.T.tolist())
+
+
+def test_an_output_that_is_wrong_ends_the_run_with_the_file_named(written, tmp_path):
+    file = written((LAST, LAST.replace("tuple(hidden)", "tuple(hidden[:1])")))
+    spec = plugin_spec("mine", file).model_validate({"model": "mine", "hidden": 3})
+    data, library = data_of("multiclass"), get_backend("csr")
+    (batch,) = Inputs(data, library, torch.device("cpu"), batch_size=1).ordered(torch.tensor([0]))
+    with pytest.raises(PluginError, match=r"mine\.py: hidden features are .*hidden_dims says \[3, 3\]"):
+        GNN(spec, library, data.x.shape[1], data.num_classes)(batch.graph, batch.x)
+
+
+def test_a_folder_that_is_named_twice_is_one_folder(written, tmp_path, monkeypatch):
+    written()
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(config(tmp_path, plugins=["own", "./own", str(tmp_path / "own")]), [], ROOT)
+    assert plan.pair(CELL).student.model == "mine"
+
+
+def test_a_file_with_the_name_of_a_built_in_model_is_refused(written, tmp_path):
+    written(name="gcn")
+    with pytest.raises(ConfigError, match=r"gcn\.py: 'gcn' is a model that is built in; give the file another name"):
+        make_plan(config(tmp_path, {"model": "gcn", "hidden": 3}, {"model": "gat", "hidden": 4}), [], ROOT)
+
+
+@pytest.mark.parametrize(
+    "stated, said",
+    [
+        ('tasks = "multiclass"', "tasks = 'multiclass': must be a set, such as tasks = frozenset({"),
+        ("tasks = frozenset()", "tasks = frozenset(): must be a set"),
+        ('tasks = frozenset({"multiclas"})', "tasks: there is no 'multiclas': did you mean 'multiclass'?"),
+        ('libraries = frozenset({"PyG"})', "libraries: there is no 'PyG': did you mean 'pyg'?"),
+        ('libraries = ["pyg"]', "libraries = ['pyg']: must be a set"),
+        ('edges = "Graph"', "edges = 'Graph': did you mean 'graph'?"),
+        ('tried_with = ["hidden"]', "tried_with = ['hidden']: must be a dict of options"),
+    ],
+)
+def test_what_a_class_states_wrongly_is_said_before_anything_runs(written, tmp_path, capsys, stated, said):
+    file = written(("    class Params(Parameters):", f"    {stated}\n\n    class Params(Parameters):"))
+    assert not check_model(file)
+    assert said in capsys.readouterr().err
+    with pytest.raises(ConfigError) as refused:
+        make_plan(config(tmp_path), [], ROOT)
+    assert said in str(refused.value) and "mine.py" in str(refused.value)
+
+
 def test_editing_a_model_runs_again_what_was_run_with_it(written, tmp_path):
     written()
     written(name="other")
@@ -215,16 +365,17 @@ def test_editing_a_model_runs_again_what_was_run_with_it(written, tmp_path):
 
     def digests():
         plan = make_plan(values, [], ROOT)
-        return {(cell.pair, role): plan.code_digest(cell, role) for cell in cells for role in (TEACHER, "kd")}
+        return {
+            (cell.pair, role): plan.code_digest(cell, role) for cell in cells for role in (TEACHER, "kd", "supervised")
+        }
 
     def changed(file):
         before = digests()
         file.write_text(file.read_text() + "# edited\n")
         return {run for run, digest in digests().items() if digest != before[run]}
 
-    assert changed(tmp_path / "own/mine.py") == {("pair", TEACHER), ("pair", "kd")}
-    assert changed(tmp_path / "own/other.py") == {("pair", "kd")}
-    assert changed(helper) == {("pair", "kd")}
+    assert changed(tmp_path / "own/mine.py") == {("pair", TEACHER), ("pair", "kd")}  # supervised has no teacher
+    assert changed(tmp_path / "own/other.py") == changed(helper) == {("pair", "kd"), ("pair", "supervised")}
     profiled = {Path(file).name for file in make_plan(values, [], ROOT).profile_sources(CELL)}
     assert profiled >= {"mine.py", "other.py", "_shared.py"}
 

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
-from distillbench.figures.registry import figure_files
+from distillbench.plan.figures import figure_files
 from distillbench.plan.plan import make_plan
 from distillbench.report.data import environment, pictures, spec_in_words
 from distillbench.report.facts import facts_of

@@ -11,15 +11,19 @@ import pandas as pd
 import psutil
 import pytest
 
+from distillbench.paths import Cell
+from distillbench.plan.figures import FIGURES
 from distillbench.record import read_record, read_shard
 
 from .conftest import CONFIG, HELD, ROOT, checkout, wait_for
 
+CELLS = [Cell(dataset, backend, "gat") for dataset in ("digits", "synthetic") for backend in ("pyg", "dgl")]
 TABLE = "results/tables/comparison.csv"  # enough where figures and MLflow are not the matter
-AFTER_THE_RUNS = {
-    "collect": 1, "compare": 1, "scores_figure": 2, "pareto": 1, "pareto_figure": 2, "libraries_figure": 1, "report": 1,
-    "track": 1,
-}  # fmt: skip
+AFTER_THE_RUNS = {"collect": 1, "compare": 1, "pareto": 1, "report": 1, "track": 1} | {
+    f"{figure.module}_figure": len(figure.places(CELLS))
+    for figure in FIGURES
+    if figure.section == "figures" and figure.wanted(CELLS)
+}
 METHODS, BACKENDS, SEEDS = ("supervised", "at", "lsp"), ("pyg", "dgl"), 3
 
 

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from distillbench import params as vocabulary
-from distillbench.params import Parameters, suggestion
+from distillbench.params import ALL_TASKS, Parameters, suggestion
 
 Kind = Literal["method", "dataset", "model"]
 
@@ -34,6 +34,8 @@ STATED: dict[Kind, tuple[str, ...]] = {
     "dataset": ("task", "setting", "source", "licence"),
     "model": ("paper", "tasks"),
 }
+LIBRARIES = frozenset({"pyg", "dgl", "csr"})
+EDGES = ("graph", "none", "drawn")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}"
 _TORCH_FREE = {"distillbench.plugin", "pydantic", "typing", "enum", "annotated_types", "collections.abc"}
 
@@ -164,8 +166,13 @@ def kind_of(path: Path) -> Kind | None:
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except (SyntaxError, UnicodeDecodeError):
         return None
-    bases = {ast.unparse(base) for node in tree.body if isinstance(node, ast.ClassDef) for base in node.bases}
+    bases = {base for node in tree.body if isinstance(node, ast.ClassDef) for base in _bases(node)}
     return next((kind for kind, (_, name) in _BASES.items() if name in bases), None)
+
+
+def _bases(node: ast.ClassDef) -> set[str]:
+    """Names of its bases: ``Model`` of ``plugin.Model``, too."""
+    return {ast.unparse(base).rpartition(".")[2] for base in node.bases}
 
 
 def declaration(kind: Kind, path: Path) -> Declaration:
@@ -178,9 +185,9 @@ def declaration(kind: Kind, path: Path) -> Declaration:
     base_name = _BASES[kind][1]
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except SyntaxError as error:
+    except (SyntaxError, UnicodeDecodeError) as error:
         raise PluginError(f"{path}: {error}") from error
-    found = [n for n in tree.body if isinstance(n, ast.ClassDef) and base_name in {ast.unparse(b) for b in n.bases}]
+    found = [node for node in tree.body if isinstance(node, ast.ClassDef) and base_name in _bases(node)]
     if len(found) != 1:
         raise PluginError(f"{path}: defines {len(found)} subclasses of {base_name}, must be one")
     plugin = found[0]
@@ -203,10 +210,29 @@ def declaration(kind: Kind, path: Path) -> Declaration:
     if missing := [name for name in STATED[kind] if name not in attributes]:
         raise PluginError(f"{path}: class {plugin.name} does not state {', '.join(missing)}")
     params = attributes.pop("Params", Parameters)
-    if kind == "model" and not hasattr(params, "hidden_dims"):
-        raise PluginError(f"{path}: Params of {plugin.name} has no hidden_dims, the widths of the hidden layers")
+    if kind == "model" and (problem := _wrong_in_model(attributes, params)):
+        raise PluginError(f"{path}: class {plugin.name}: {problem}")
     defines = frozenset(node.name for node in plugin.body if isinstance(node, ast.FunctionDef))
     return Declaration(path, plugin.name, attributes, params, defines)
+
+
+def _wrong_in_model(attributes: dict[str, Any], params: type[Parameters]) -> str | None:
+    """What a model's class states and may not."""
+    tasks, libraries = attributes["tasks"], attributes.get("libraries", LIBRARIES)
+    for key, value, known in (("tasks", tasks, ALL_TASKS), ("libraries", libraries, LIBRARIES)):
+        if not isinstance(value, frozenset | set) or not value:
+            return f"{key} = {value!r}: must be a set, such as {key} = frozenset({set(sorted(known)[:1])!r})"
+        if unknown := sorted(each for each in map(str, value) if each not in known):
+            return f"{key}: there is no {unknown[0]!r}{suggestion(unknown[0], sorted(known))}"
+    if (edges := attributes.get("edges", "graph")) not in EDGES:
+        return f"edges = {edges!r}{suggestion(edges, EDGES)}"
+    if not isinstance(attributes.get("tried_with", {}), dict):
+        return f"tried_with = {attributes['tried_with']!r}: must be a dict of options, such as {{'hidden': 4}}"
+    if "model" in params.model_fields:
+        return "Params has an option called model, which is the model's name in a config"
+    if not (hasattr(params, "hidden_dims") or "hidden_dims" in params.model_fields):
+        return "Params has no property hidden_dims, the widths of the hidden layers"
+    return None
 
 
 def _declares(node: ast.stmt) -> bool:

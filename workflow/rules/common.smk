@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 
 from distillbench.config.config import ConfigError, name_files
 from distillbench.config.yaml_files import copies_problem
-from distillbench.figures.registry import figure_files
+from distillbench.plan.figures import figure_files
 from distillbench.paths import Cell
 from distillbench.plan.plan import make_plan
 from distillbench.jobs.warm import owner

@@ -1,5 +1,5 @@
-# Every figure of distillbench/figures/registry.py is a PNG and an SVG; how they look is in one style file.
-from distillbench.figures.registry import FIGURES
+# Every figure of distillbench/plan/figures.py is a PNG and an SVG; how they look is in one style file.
+from distillbench.plan.figures import FIGURES
 
 
 def group_of_report(wildcards):

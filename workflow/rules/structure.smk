@@ -1,5 +1,5 @@
 # The paper's picture, a target of its own: `snakemake structure_figures`. Nothing else asks for it.
-from distillbench.figures.registry import STRUCTURE
+from distillbench.plan.figures import STRUCTURE
 
 
 rule structure_figures:

@@ -49,6 +49,9 @@ def new(kind: str, name: str, folder: Path | None) -> int:
     if file.exists() or name in (*names_of(plural), *(MODELS if kind == "model" else ())):
         raise click.BadParameter(f"{name!r}: there is such a {kind}", param_hint="NAME")
     text = (home() / plural / "_template.py").read_text(encoding="utf-8")
+    # what only the template is
+    text = re.sub(r"\nA template: .*?(?=[.] |\n\n|\n?\"\"\"|[.]\n)[.]?[ \n]?", "\n", text, count=1, flags=re.DOTALL)
+    text = text.replace("model: NAME", f"model: {name}")
     title = "".join(part.capitalize() for part in name.split("_"))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(re.sub(r"^class \w+\(", f"class {title}(", text, count=1, flags=re.MULTILINE), encoding="utf-8")
@@ -83,7 +86,7 @@ def list_(what: str, folders: Sequence[Path]) -> int:
 def _declared(what: str, folders: Sequence[Path]) -> list[tuple[str, str, str]]:
     import ast
 
-    from distillbench.plugins import Kind, available, declaration, kind_of
+    from distillbench.plugins import Kind, PluginError, available, declaration, kind_of
 
     kinds: dict[str, Kind] = {"methods": "method", "datasets": "dataset", "models": "model"}
     rows = []
@@ -94,7 +97,11 @@ def _declared(what: str, folders: Sequence[Path]) -> list[tuple[str, str, str]]:
         file = next(path for folder in places if (path := folder / f"{name}.py").is_file())
         if what == "models" and kind_of(file) is None:  # a folder of that name may be about anything
             continue
-        declared = declaration(kinds[what], file)
+        try:
+            declared = declaration(kinds[what], file)
+        except PluginError as error:  # of one file: the others are listed
+            rows.append((name, "–", f"cannot be read: {error}"))
+            continue
         tasks = [f"{declared.task}, {declared.setting}"] if what == "datasets" else sorted(declared.tasks)
         title = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
         rows.append((name, ", ".join(tasks), title))

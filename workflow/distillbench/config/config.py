@@ -289,7 +289,8 @@ def plugin_folders(kind: str, root: Path | None, plugins: Sequence[str]) -> list
     here, shipped = Path(f"{kind}s"), (root or home()) / f"{kind}s"
     # what `distillbench new` makes there
     own = [here] if here.is_dir() and here.resolve() != shipped.resolve() else []
-    return [shipped, *own, *[Path(folder).expanduser() for folder in plugins]]
+    every = [shipped, *own, *[Path(folder).expanduser() for folder in plugins]]
+    return list({folder.resolve(): folder for folder in reversed(every)}.values())[::-1]  # each once, the first name
 
 
 def name_files(files: Sequence[str | Path]) -> str:

@@ -20,8 +20,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from distillbench.params import Parameters
-from distillbench.plugins import Declaration, PluginError, available, declaration, find
+from distillbench.params import ALL_TASKS, Parameters
+from distillbench.plugins import Declaration, PluginError, available, declaration, find, kind_of
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
@@ -109,13 +109,14 @@ class DGCNNSpec(_Spec):
 
 
 BuiltIn = Annotated[LayeredSpec | GATSpec | DGCNNSpec, Field(discriminator="model")]
+_ALL = ", ".join(sorted(ALL_TASKS))
 ABOUT = {  # of each model the tasks it is for, and what it is
-    "gat": ("nodes, graphs", "graph attention network: Velickovic et al., ICLR 2018"),
-    "gcn": ("nodes, graphs", "graph convolutional network: Kipf and Welling, ICLR 2017"),
-    "sage": ("nodes, graphs", "GraphSAGE with the mean over neighbours: Hamilton et al., NeurIPS 2017"),
-    "gin": ("nodes, graphs", "graph isomorphism network: Xu et al., ICLR 2019"),
-    "mlp": ("nodes, graphs", "a network that does not touch the graph"),
-    "dgcnn": ("point clouds", "edge convolutions on graphs of nearest neighbours: Wang et al., TOG 2019"),
+    "gat": (_ALL, "graph attention network: Velickovic et al., ICLR 2018"),
+    "gcn": (_ALL, "graph convolutional network: Kipf and Welling, ICLR 2017"),
+    "sage": (_ALL, "GraphSAGE with the mean over neighbours: Hamilton et al., NeurIPS 2017"),
+    "gin": (_ALL, "graph isomorphism network: Xu et al., ICLR 2019"),
+    "mlp": (_ALL, "a network that does not touch the graph"),
+    "dgcnn": ("graph-multiclass, point clouds", "edge convolutions on nearest neighbours: Wang et al., TOG 2019"),
 }
 MODELS = tuple(ABOUT)
 
@@ -140,8 +141,11 @@ def _spec(value: Any, built_in: ValidatorFunctionWrapHandler, info: ValidationIn
     """A specification by the name of its model: of one here, or of a plug-in's file."""
     name = value.get("model") if isinstance(value, Mapping) else None
     if not isinstance(name, str) or name in MODELS:
+        own = [file for folder in _folders(info) if (file := folder / f"{name}.py").is_file()]
+        if own and kind_of(own[0]) == "model":
+            raise ValueError(f"{own[0]}: {name!r} is a model that is built in; give the file another name")
         return built_in(value)
-    folders: Sequence[Path] = (info.context or {}).get(FOLDERS, ())
+    folders = _folders(info)
     try:
         file = find("model", name, folders)
     except PluginError as error:
@@ -155,6 +159,11 @@ def _spec(value: Any, built_in: ValidatorFunctionWrapHandler, info: ValidationIn
         raise ValueError(str(error)) from None
     except ValidationError as error:
         raise PydanticCustomError("model_options", "options of a model", {"errors": error.errors()}) from None
+
+
+def _folders(info: ValidationInfo) -> Sequence[Path]:
+    folders: Sequence[Path] = (info.context or {}).get(FOLDERS, ())
+    return folders
 
 
 ModelSpec = Annotated[SerializeAsAny[BuiltIn], WrapValidator(_spec)]

@@ -187,7 +187,7 @@ def check_files(files: Sequence[Path], libraries: Sequence[str]) -> int:
             print(f"{path}: there is no such file", file=sys.stderr)
             good = False
             continue
-        kind = kind_of(path)
+        kind = kind_of(path) or {"models": "model", "datasets": "dataset"}.get(path.absolute().parent.name)
         if kind == "dataset":
             good = check_dataset(path) and good
         elif kind == "model":

@@ -3,7 +3,9 @@
 It is tried on the small graphs of distillbench.contract.toys, in float64.
 """
 
+import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +15,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from distillbench.config.specs import PluginSpec, plugin_spec, predicts_graphs
+from distillbench.config.specs import MODELS, PluginSpec, plugin_spec, predicts_graphs
 from distillbench.config.variants import explain
 from distillbench.contract.toys import data_of, in_double, renumbered
 from distillbench.data.graph_data import GraphData
 from distillbench.models.backends import get_backend, missing_reason
-from distillbench.models.gnn import GNN, Output, canonical_state, initialise, load_canonical
+from distillbench.models.gnn import GNN, Model, Output, canonical_state, initialise, load_canonical
 from distillbench.params import TaskName
-from distillbench.plugins import PluginError, load
+from distillbench.plugins import PluginError, find, load
+from distillbench.seeds import shared_generators
 from distillbench.training.inputs import Batch, Inputs
 
 TOLERANCE = 1e-9  # of float64, relative to the largest entry
@@ -67,52 +70,75 @@ def run(model: GNN, batch: Batch) -> Output:
 
 def shapes(trial: Trial, library: str) -> Iterator[str]:
     """The output is what Output says, and the hidden layers are those of hidden_dims."""
-    out, data = trial.output(library), trial.data
-    rows = data.num_graphs if trial.task == "graph-multiclass" else data.num_nodes
-    if tuple(out.logits.shape) != (rows, data.num_classes):
-        yield f"logits are {list(out.logits.shape)}, must be {[rows, data.num_classes]}"
-    found, widths = [list(h.shape) for h in out.hidden], trial.spec.hidden_dims
-    if found != [[data.num_nodes, width] for width in widths]:
-        yield f"hidden features are {found}; hidden_dims says {list(widths)}, of {data.num_nodes} nodes"
-    if len(out.edge_index) != len(out.hidden):
-        yield f"edges of {len(out.edge_index)} layers for {len(out.hidden)} hidden layers"
+    out = trial.output(library)  # GNN looks at all but this
     if not all(bool(torch.isfinite(each).all()) for each in (out.logits, *out.hidden)):
         yield "logits or hidden features are not finite"
 
 
 def edges(trial: Trial, library: str) -> Iterator[str]:
-    """The edges of each layer are what the class states: the graph's, its own, or none."""
+    """The edges are what the class states: the graph's, its own, or none."""
     out, stated = trial.output(library), trial.spec.declared.attributes.get("edges", "graph")
-    own = trial.batch(library).graph.edge_index
-    found = "none" if not any(e.shape[1] for e in out.edge_index) else "drawn" if out.dynamic else "graph"
-    if found != stated:
-        yield f"the class states edges = {stated!r}, and they are {found!r} (dynamic = {out.dynamic})"
-    elif found == "graph" and not all(torch.equal(each, own) for each in out.edge_index):
+    batch = trial.batch(library)
+    if out.dynamic != (stated == "drawn"):
+        yield f"the class states edges = {stated!r}, and Output says dynamic = {out.dynamic}"
+    elif stated == "graph" and not all(
+        not each.shape[1] or torch.equal(each, batch.graph.edge_index) for each in out.edge_index
+    ):
         yield "edge_index is not graph.edge_index: state edges = 'drawn' and give Output(..., dynamic=True)"
+    elif stated == "none" and any(each.shape[1] for each in out.edge_index):
+        yield "the class states edges = 'none', and Output has some"
+    if not trial.data.edge_index.shape[1]:
+        return
+    loops = torch.arange(trial.data.num_nodes).expand(2, -1)
+    bare = run(trial.model(library), trial.batch(library, replace(trial.data, edge_index=loops)))
+    if stated == "none" and not torch.equal(bare.logits, out.logits):
+        yield "the class states edges = 'none', and its logits are others on a graph with other edges"
+    if stated == "graph" and torch.equal(bare.logits, out.logits):
+        yield "the class states edges = 'graph', and its logits are the same on one with other edges: 'none'"
 
 
 def gradients(trial: Trial, library: str) -> Iterator[str]:
-    """Every trained parameter gets a gradient."""
+    """Every parameter is trained by the logits, and hidden features can be."""
     model = trial.model(library).train()
-    batch = trial.batch(library)
-    torch.autograd.backward(run(model, batch).logits.square().sum())
+    out = run(model, trial.batch(library))
+    for number, hidden in enumerate(out.hidden):
+        if not hidden.requires_grad:
+            yield f"hidden[{number}] has no gradient: a method that matches it would train nothing"
+    torch.autograd.backward(out.logits.square().sum())
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and (parameter.grad is None or not bool(torch.isfinite(parameter.grad).all())):
             yield f"{name} has no gradient, or none that is finite"
 
 
 def repeats(trial: Trial, library: str) -> Iterator[str]:
-    """Out of training, the same input gives the same output; and so does a model with its weights loaded."""
+    """A seed gives one model, whatever was drawn before; it gives one output; and its weights are all of it."""
     model, batch = trial.model(library), trial.batch(library)
+    with shared_generators(1):
+        other = trial.model(library)
+    if different := _different(canonical_state(model), canonical_state(other)):
+        yield f"one seed gives two models: {', '.join(different)} is drawn in __init__: give it a constant"
+    run(model.train(), batch)  # which may set state
+    model.eval()
+    random = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.parameters():  # as if trained, constants as well
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=random, dtype=parameter.dtype))
     first, second = run(model, batch), run(model, batch)
     if not torch.equal(first.logits, second.logits):
         yield "two evaluations of one input differ: dropout or other random numbers outside of training"
     other = trial.model(library, seed=1)
-    if torch.equal(run(other, batch).logits, first.logits):
-        yield "two seeds give the same model: are the weights parameters?"
     load_canonical(other, {name: value.double() for name, value in canonical_state(model).items()})
     if not _near(run(other, batch).logits, first.logits):
         yield "with the weights of another model loaded it is not that model: state that is no parameter and no buffer"
+
+
+def operations(trial: Trial, library: str) -> Iterator[str]:
+    """edge_flops, where there is one, gives a number of operations."""
+    model = trial.model(library)
+    assert isinstance(model.body, Model)
+    found = model.body.edge_flops(run(model, trial.batch(library)), library)
+    if found is not None and (type(found) is not int or found < 0):
+        yield f"edge_flops gives {found!r}, must be an int of at least 0, or None"
 
 
 def numbering(trial: Trial, library: str) -> Iterator[str]:
@@ -146,18 +172,22 @@ def separation(trial: Trial, library: str) -> Iterator[str]:
 
 def taps(trial: Trial, library: str) -> Iterator[str]:
     """What methods see of a hidden layer changes nothing in the model."""
-    if "tap" not in type(trial.spec).model_fields:
-        return
+    try:
+        tapped = [trial._replace(spec=_changed(trial.spec, tap=tap)) for tap in ("before", "after")]
+    except ValidationError:
+        return  # no such option
     batch = trial.batch(library)
-    outs = [run(_with(trial, tap=tap).model(library), batch) for tap in ("before", "after")]
-    if not torch.equal(outs[0].logits, outs[1].logits):
+    with shared_generators(0):
+        outs = [run(each.model(library), batch) for each in tapped]
+    if not _near(outs[0].logits, outs[1].logits):
         yield "logits differ with tap: before and tap: after"
-    if all(torch.equal(a, b) for a, b in zip(outs[0].hidden, outs[1].hidden, strict=True)):
+    if outs[0].hidden and all(torch.equal(a, b) for a, b in zip(outs[0].hidden, outs[1].hidden, strict=True)):
         yield "hidden features are the same before and after the activation: tap is not used"
 
 
-def _with(trial: Trial, **options: object) -> Trial:
-    return trial._replace(spec=trial.spec.model_copy(update=options))
+def _changed(spec: PluginSpec, **options: object) -> PluginSpec:
+    """The specification with other options. Raises ValidationError where it has none like these."""
+    return type(spec).model_validate({**spec.model_dump(), **options})
 
 
 def libraries(trial: Trial, library: str) -> Iterator[str]:
@@ -169,7 +199,7 @@ def libraries(trial: Trial, library: str) -> Iterator[str]:
     if states[0].keys() != states[1].keys():
         yield f"weights have other names with {library}: {', '.join(sorted(states[0].keys() ^ states[1].keys()))}"
         return
-    if different := [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]:
+    if different := _different(*states):
         yield f"initial weights differ from those with {first}: {', '.join(different)}"
     found = []
     for name in (first, library):
@@ -184,18 +214,25 @@ def libraries(trial: Trial, library: str) -> Iterator[str]:
             yield f"{name} differ from those with {first}"
 
 
+def _different(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
+    return [name for name, value in ours.items() if not torch.equal(value, theirs[name])]
+
+
 def _near(a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> bool:
     a, b = a.detach(), b.detach()
     return bool((a - b).abs().max() <= tolerance * max(1.0, float(b.abs().max())))
 
 
 Check = Callable[[Trial, str], Iterator[str]]
-CHECKS: tuple[Check, ...] = (shapes, edges, gradients, repeats, numbering, separation, taps, libraries)
+CHECKS: tuple[Check, ...] = (shapes, edges, gradients, repeats, numbering, separation, taps, libraries, operations)
 
 
 def check_model(path: Path, asked: Sequence[str] = ()) -> bool:
     """Try a model on every task that it states with every library that it names; print what holds and what does not."""
     try:
+        if path.stem in MODELS:
+            raise PluginError(f"{path}: {path.stem!r} is a model that is built in; give the file another name")
+        find("model", path.stem, [path.parent])  # as a config does
         load("model", path)
         kind = plugin_spec(path.stem, path)
     except (PluginError, ImportError) as error:
@@ -223,7 +260,7 @@ def check_model(path: Path, asked: Sequence[str] = ()) -> bool:
                 for problem in _problems(check, trial, library):
                     failures.setdefault(check.__name__, {}).setdefault(problem, []).append(f"{task}, {library}")
     for check in CHECKS:
-        unseen = "shapes" in failures and check is not shapes
+        unseen = ("shapes" in failures and check is not shapes) or (check is libraries and len(there) == 1)
         status = "failed" if check.__name__ in failures else "skipped" if unseen or not there else "passed"
         print(f"  {status:8} {check.__name__:11} {(check.__doc__ or '').partition(chr(10))[0]}")
         for problem, places in failures.get(check.__name__, {}).items():
@@ -234,19 +271,27 @@ def check_model(path: Path, asked: Sequence[str] = ()) -> bool:
 
 
 def _for_task(spec: PluginSpec, task: TaskName) -> PluginSpec:
-    """With a readout, if it has one, where the task is about graphs."""
-    if task == "graph-multiclass" and not predicts_graphs(spec) and "readout" in type(spec).model_fields:
-        return spec.model_copy(update={"readout": "mean"})
+    """With a readout, if it has one, where the task is about graphs, and without where it is about nodes."""
+    field = type(spec).model_fields.get("readout")
+    if field is None or predicts_graphs(spec) == (task == "graph-multiclass"):
+        return spec
+    words = re.findall(r"'(\w+)'", str(field.annotation))  # of a Literal, maybe one of None as well
+    for value in words if task == "graph-multiclass" else [None]:
+        try:
+            return _changed(spec, readout=value)
+        except ValidationError:
+            continue
     return spec
 
 
 def _problems(check: Check, trial: Trial, library: str) -> list[str]:
     try:
-        with torch.random.fork_rng():
+        with shared_generators(0):
             return list(check(trial, library))
+    except PluginError as error:
+        return [str(error).removeprefix(f"{trial.spec.declared.path}: ")]
     except Exception as error:  # the model is somebody's code
-        frame = error.__traceback__
-        while frame and frame.tb_next and frame.tb_frame.f_code.co_filename != str(trial.spec.declared.path):
-            frame = frame.tb_next
-        line = frame.tb_lineno if frame else 0
-        return [f"line {line}: {type(error).__name__}: {error}"]
+        own = trial.spec.declared.path.resolve()
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == own]
+        return [f"line {lines[-1]}: {type(error).__name__}: {error}" if lines else f"{type(error).__name__}: {error}"]

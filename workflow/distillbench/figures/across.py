@@ -185,7 +185,7 @@ def _draw_estimates(
 
 
 def draw(*, runs: str, png: str, svg: str, baseline: str, alpha: float) -> str:
-    """See figures.registry.Figure: the ranks of methods over data sets and pairs."""
+    """See plan.figures.Figure: the ranks of methods over data sets and pairs."""
     found = across_cells(read_runs(Path(runs)), baseline=baseline, alpha=alpha)
     draw_across(found, png=Path(png), svg=Path(svg))
     return f"{found.cells} cells: {png}"

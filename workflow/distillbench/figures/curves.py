@@ -146,7 +146,7 @@ def median_curve(curves: list[pd.DataFrame]) -> pd.Series:
 
 
 def draw(*, records: Sequence[str], dataset: str, backend: str, pair: str, png: str, svg: str) -> str:
-    """See figures.registry.Figure: one cell, of every run whose history is there."""
+    """See plan.figures.Figure: one cell, of every run whose history is there."""
     histories: dict[tuple[str, int], pd.DataFrame] = {}
     selected: dict[tuple[str, int], int] = {}
     metric = ""

@@ -179,6 +179,6 @@ def _sides(ax: Axes, left: str, right: str) -> None:
 
 
 def draw(*, equivalence: str, png: str, svg: str) -> str:
-    """See figures.registry.Figure: every method of every data set and pair."""
+    """See plan.figures.Figure: every method of every data set and pair."""
     draw_libraries(pd.read_csv(equivalence, keep_default_na=True), png=Path(png), svg=Path(svg))
     return f"PyG against DGL: {png}"

@@ -290,7 +290,7 @@ def _listed(what: str, names: list[str]) -> str:
 
 
 def draw(*, runs: str, profiles: Sequence[str], dataset: str, png: str, svg: str, baseline: str) -> str:
-    """See figures.registry.Figure: the picture of one data set. profiles: their table, or none."""
+    """See plan.figures.Figure: the picture of one data set. profiles: their table, or none."""
     costs = pd.concat(map(pd.read_csv, profiles)) if profiles else None
     table = pareto_table(read_runs(Path(runs)), costs)
     draw_pareto(table, dataset, png=Path(png), svg=Path(svg), baseline=baseline)

@@ -281,7 +281,7 @@ def _legend(width: float, baseline: str) -> str:
 
 
 def draw(*, runs: str, comparison: str, dataset: str, png: str, svg: str, baseline: str, delta: float) -> str:
-    """See figures.registry.Figure: the picture of one data set, from its tables."""
+    """See plan.figures.Figure: the picture of one data set, from its tables."""
     frame, compared = read_runs(Path(runs)), read_parquet(Path(comparison))
     draw_dataset(frame, compared, dataset, png=Path(png), svg=Path(svg), baseline=baseline, delta=delta)
     return f"{dataset}: {png}"

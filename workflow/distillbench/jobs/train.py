@@ -22,6 +22,7 @@ from distillbench.models.backends import BackendUnavailableError
 from distillbench.params import TEACHER
 from distillbench.paths import Cell, Paths
 from distillbench.plan.plan import hyperparameters, without_path
+from distillbench.plan.sources import code_of
 from distillbench.plan.tuning import tuning_of, with_values
 from distillbench.record import (
     Record,
@@ -88,7 +89,7 @@ class Job:
         # by content alone: moving the folder must not make anything train again
         self.digests = {
             "data": self.card.digest,
-            "code": digest(sorted(file_digest(Path(file)) for file in sources)),
+            "code": code_of((file, file_digest(Path(file))) for file in sources),
         }
 
     def run(self) -> str:

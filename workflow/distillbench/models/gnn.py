@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec, PluginSpec, Spec
+from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec, PluginSpec, Spec, predicts_graphs
 from distillbench.models.backends.base import Backend, Graph
 from distillbench.params import Parameters, TaskName
-from distillbench.plugins import load
+from distillbench.plugins import PluginError, load
 from distillbench.seeds import generator
 
 _ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": F.relu, "elu": F.elu, "leaky_relu": F.leaky_relu}
@@ -80,7 +80,7 @@ class GNN(nn.Module):
 
     def __init__(self, spec: Spec, backend: Backend, d_in: int, d_out: int) -> None:
         super().__init__()
-        self.spec, self.d_in = spec, d_in
+        self.spec, self.d_in, self.d_out, self.of_graphs = spec, d_in, d_out, predicts_graphs(spec)
         arguments = (backend, d_in, d_out)
         if isinstance(spec, PluginSpec):
             self.body: nn.Module = load("model", spec.declared.path)(spec, *arguments)
@@ -88,9 +88,32 @@ class GNN(nn.Module):
             self.body = _DGCNN(spec, *arguments) if isinstance(spec, DGCNNSpec) else _Layers(spec, *arguments)
 
     def forward(self, graph: Graph, x: Tensor) -> Output:
-        """See the class."""
+        """See the class. Raises PluginError where a plug-in's output is not what Output says, or its input changes."""
+        if not isinstance(self.spec, PluginSpec):
+            own: Output = self.body(graph, x)
+            return own
+        version = None if x.is_inference() else x._version
         out: Output = self.body(graph, x)
+        if problem := self._problem(out, graph, x, version):
+            raise PluginError(f"{self.spec.declared.path}: {problem}")
         return out
+
+    def _problem(self, out: Any, graph: Graph, x: Tensor, version: int | None) -> str | None:
+        if not isinstance(out, Output):
+            return f"forward returned a {type(out).__name__}, must be an Output(logits, hidden, edge_index)"
+        if version is not None and x._version != version:
+            return "forward writes into its input x, which later steps and runs are given, too: x = x.clone() first"
+        widths, (nodes, rows) = self.spec.hidden_dims, (len(x), graph.num_graphs if self.of_graphs else len(x))
+        found = [tuple(h.shape) for h in out.hidden]
+        if found != [(nodes, width) for width in widths]:
+            return f"hidden features are {list(map(list, found))}, hidden_dims says {list(widths)} for {nodes} nodes"
+        if tuple(out.logits.shape) != (rows, self.d_out):
+            return f"logits are {list(out.logits.shape)}, must be {[rows, self.d_out]}"
+        if len(out.edge_index) != len(out.hidden):
+            return f"edges of {len(out.edge_index)} layers for {len(out.hidden)} hidden layers"
+        if wrong := [str(each.dtype) for each in (out.logits, *out.hidden) if each.dtype != x.dtype]:
+            return f"logits or hidden features are {wrong[0]}, must be {x.dtype} as x is"
+        return None
 
 
 class _Layers(nn.Module):
@@ -212,6 +235,9 @@ def _pool(x: Tensor, graph: Graph, how: str) -> Tensor:
     return x.new_zeros(len(sizes), x.shape[1]).scatter_reduce(0, index, x, reduce, include_self=False)
 
 
+_CONSTANT = ".layer.eps"  # of a GIN's layer of a library: PyG and DGL shape it differently
+
+
 def canonical_names(model: nn.Module) -> dict[str, str]:
     """From the names common to all libraries to this library's names, for every parameter and buffer of a model."""
     renamed = {}
@@ -236,7 +262,7 @@ def canonical_state(model: nn.Module) -> dict[str, Tensor]:
     return {
         common: state[own].detach().cpu().clone()
         for common, own in canonical_names(model).items()
-        if not own.endswith(".eps")
+        if not own.endswith(_CONSTANT)
     }
 
 
@@ -246,8 +272,7 @@ def load_canonical(model: nn.Module, state: dict[str, Tensor]) -> None:
     Raises:
         KeyError: the names are not this model's. RuntimeError: the shapes are not. The model is unchanged then.
     """
-    # eps is a constant, which PyG and DGL shape differently
-    names = {common: own for common, own in canonical_names(model).items() if not own.endswith(".eps")}
+    names = {common: own for common, own in canonical_names(model).items() if not own.endswith(_CONSTANT)}
     if names.keys() != state.keys():
         raise KeyError(f"weights of another model: {', '.join(sorted(names.keys() ^ state.keys()))}")
     own_state = model.state_dict()

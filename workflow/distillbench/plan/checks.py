@@ -9,6 +9,7 @@ from distillbench.config.config import Pair
 from distillbench.config.specs import DGCNNSpec, needs_edges, plugin_of, predicts_graphs
 from distillbench.config.variants import Variant, explain
 from distillbench.params import ALL_TASKS, METRICS, MORE_METRICS, TEACHER, Setting, suggestion
+from distillbench.plan.figures import taken_twice
 from distillbench.plan.published import mismatch, read_claims
 from distillbench.plugins import Declaration, PluginError
 
@@ -37,12 +38,12 @@ def _check_names(plan: "Grid") -> list[str]:
             problems += [problem for part in plan.variant(name).parts for problem in part.problems()]
         except PluginError as error:
             problems.append(f"methods.{name}: {error}")
-    figures = {"libraries", "across", *(f"pareto-{name}" for name in plan.config.datasets)}
+    taken = taken_twice(plan.all_cells)
     problems += [
         f"datasets.{name}: the name is taken by a figure of all data sets or of another one; choose another, "
         f"such as '{name}-1: {{dataset: {plan.entry(name).dataset or name}, ...}}'"
         for name in plan.config.datasets
-        if name in figures
+        if name in taken
     ]
     if TEACHER in plan.methods:
         problems.append(f"methods.{TEACHER}: the name is taken by the teacher itself; choose another")
@@ -182,6 +183,9 @@ def _check_layers(variant: Variant, pair: Pair) -> list[str]:
     return problems
 
 
+EDGELESS = "dgcnn, mlp or a plug-in whose edges are 'drawn' or 'none'"
+
+
 def _check_plugin(what: str, model: Declaration, task: str, backends: Sequence[str]) -> list[str]:
     problems = []
     if task not in model.tasks:
@@ -210,7 +214,7 @@ def _check_models(
         if not graph_level and predicts_graphs(spec):
             problems.append(f"{where}.{role}: {spec.model!r} predicts graphs, the task is {dataset.task}")
         if dynamic and needs_edges(spec):
-            problems.append(f"{where}.{role}: {spec.model!r} needs edges, and the data set has none: use dgcnn or mlp")
+            problems.append(f"{where}.{role}: {spec.model!r} needs edges, and the data set has none: use {EDGELESS}")
         if isinstance(spec, DGCNNSpec) and points is not None and spec.k > points:
             problems.append(f"{where}.{role}.k: {spec.k} neighbours asked for, but a cloud has {points} points")
         training = (pair.teacher_training or pair.training) if role != "student" else pair.training

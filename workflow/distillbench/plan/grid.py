@@ -8,6 +8,7 @@ from typing import Any
 from distillbench.config.config import Config, Pair, Protocol
 from distillbench.config.specs import Spec, plugin_of
 from distillbench.models.backends import missing_reason
+from distillbench.params import TEACHER
 from distillbench.paths import Cell, Paths
 from distillbench.plan.resources import Demand, data_demand, demand
 from distillbench.plan.sources import Sources, relative
@@ -107,6 +108,17 @@ class Grid(Sources):
         """Seeds of one job. A shard keeps its seeds when more are asked for, so old jobs stay as they are."""
         size = self.seeds_per_job
         return list(range(shard * size, min((shard + 1) * size, self.config.seeds)))
+
+    # files
+
+    def profile_table(self) -> list[str]:
+        """The table of profiles, if the config asks for any."""
+        return [str(self.paths.root / "tables/profiles.csv")] if self.config.profile else []
+
+    def shards_of(self, cell: Cell) -> list[str]:
+        """All files of records of a cell, the teacher's first."""
+        methods = (TEACHER, *self.methods_of(cell))
+        return [str(self.paths.shard(cell, method, shard)) for method in methods for shard in self.shards]
 
     # what decides each result
 

@@ -85,15 +85,6 @@ class Plan(Grid):
             names += [f"reproduction.{ending}" for ending in ("csv", "html", "md")]
         return [str(self.paths.root / "tables" / name) for name in names]
 
-    def profile_table(self) -> list[str]:
-        """The table of profiles, if the config asks for any."""
-        return [str(self.paths.root / "tables/profiles.csv")] if self.config.profile else []
-
-    def shards_of(self, cell: Cell) -> list[str]:
-        """All files of records of a cell, the teacher's first."""
-        methods = (TEACHER, *self.methods_of(cell))
-        return [str(self.paths.shard(cell, method, shard)) for method in methods for shard in self.shards]
-
     def structure_files(self) -> list[str]:
         """One figure of the feature space per cell, in two formats. Raises ConfigError where there is none to draw."""
         names = ["-".join(cell) for cell in self.structure_cells()]

@@ -1,7 +1,7 @@
 """What the names of a config stand for, and the files that each result depends on. Imports no torch."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ class Sources:
         """What the records of a method's runs, or of the teacher's, must have as the digest of their code (see Job)."""
         key = self.code_key(cell, method)
         if key not in self._codes:
-            self._codes[key] = digest(sorted(self._content(file) for file in self.run_sources(cell, method)))
+            self._codes[key] = code_of((file, self._content(file)) for file in self.run_sources(cell, method))
         return self._codes[key]
 
     def code_key(self, cell: Cell, method: str) -> tuple[str, ...]:
@@ -229,7 +229,8 @@ class Sources:
     def _plugins_of(self, cell: Cell, method: str | None = None) -> list[str]:
         """Of the models of a teacher's run, or of a student's, those that are plug-ins, and their neighbours."""
         pair = self.pair(cell)
-        models = [pair.teacher] if method == TEACHER else [pair.teacher, pair.student]
+        taught = method is None or method == TEACHER or bool(self.variant(method).requires)
+        models = [*([pair.teacher] if taught else []), *([pair.student] if method != TEACHER else [])]
         declared = [found for spec in models if (found := plugin_of(spec))]
         return list(dict.fromkeys(file for each in declared for file in self._and_neighbours(each.path)))
 
@@ -245,6 +246,11 @@ class Sources:
 
     def _folders(self, kind: str) -> list[Path]:
         return plugin_folders(kind, self.root, self.config.plugins)
+
+
+def code_of(files: Iterable[tuple[str, str]]) -> str:
+    """One digest of files and the digests of their contents: by the files' names, wherever their folders are."""
+    return digest(sorted((Path(file).name, content) for file, content in files))
 
 
 def _declared(kind: Any, name: str, folders: tuple[Path, ...], _cache: dict[Any, Declaration] = {}) -> Declaration:  # noqa: B006

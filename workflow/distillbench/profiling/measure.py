@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +18,7 @@ from distillbench.config.specs import predicts_graphs, uses_edges
 from distillbench.data.graph_data import Split
 from distillbench.distillation.method import Dims, TaskLossOnly
 from distillbench.models.backends.base import Backend, Graph
-from distillbench.models.gnn import GNN, Output, canonical_state, count_parameters
+from distillbench.models.gnn import GNN, Model, Output, canonical_state, count_parameters
 from distillbench.params import Parameters
 from distillbench.profiling.energy import energy_of
 from distillbench.profiling.exported import Exported, exported, onnx_runtime, short_reason
@@ -25,6 +26,8 @@ from distillbench.profiling.flops import dense_flops, edge_flops
 from distillbench.profiling.peak_memory import peak_memory_mb
 from distillbench.training.fit import RunError, fit
 from distillbench.training.inputs import Batch, Inputs
+
+log = logging.getLogger("distillbench")
 
 EPOCHS = 4  # trained for the time of one: the first is warm-up
 WARM_UP_SECONDS = 0.1  # a function runs for so long, and WARM_UP_CALLS times, before it is timed
@@ -99,7 +102,14 @@ def _measure_inference(
     # once before its memory is measured: a graph is converted for its layers, and libraries read their code from disk
     out = forward()
     facts["batch_edges"] = max((edges.shape[1] for edges in out.edge_index), default=0)
-    if (operations := edge_flops(model, out, inputs.backend.name)) is not None:
+    try:
+        operations = edge_flops(model, out, inputs.backend.name)
+    except Exception:  # a plug-in's own: not worth the profile
+        if not isinstance(model.body, Model):
+            raise
+        log.exception("edge_flops of %s", model.spec.model)
+        operations = None
+    if operations is not None:
         facts["edge_flops"] = operations
     del out
     samples["peak_memory_mb"] = [peak_memory_mb(forward, inputs.device)]

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from distillbench.data.cards import read_card
-from distillbench.figures.registry import FIGURES, STRUCTURE
 from distillbench.paths import Cell
+from distillbench.plan.figures import FIGURES, STRUCTURE
 from distillbench.record import Record, RecordError, read_shard
 from distillbench.wording import backend_label, backend_order, metric_label
 

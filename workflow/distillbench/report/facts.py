@@ -13,8 +13,8 @@ import yaml
 from distillbench.config.config import Config
 from distillbench.config.variants import Part
 from distillbench.contract.catalogue import Page
-from distillbench.figures.registry import ENDINGS, STRUCTURE, figure_files
 from distillbench.params import search_space
+from distillbench.plan.figures import ENDINGS, STRUCTURE, figure_files
 from distillbench.plan.plan import Plan
 
 CITATION = "CITATION.cff"

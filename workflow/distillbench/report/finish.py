@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from distillbench.figures.registry import pictures_of
 from distillbench.jobs import tables
 from distillbench.jobs.reproduce import reproduce
+from distillbench.plan.figures import pictures_of
 from distillbench.plan.plan import Plan
 from distillbench.record import RecordError
 from distillbench.report.facts import facts_of

@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 
 from distillbench.config.config import Compare
-from distillbench.figures.registry import FIGURES, STRUCTURE, TABLES, Figure, pictures_of
 from distillbench.jobs import tables as reports
 from distillbench.jobs.tables import origins_in_words
 from distillbench.paths import home
+from distillbench.plan.figures import FIGURES, STRUCTURE, TABLES, Figure, pictures_of
 from distillbench.plan.plan import make_plan
 from distillbench.record import Record, file_digest, read_record, write_atomically
 from distillbench.report.data import cells_of

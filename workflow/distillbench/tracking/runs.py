@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from distillbench.config.config import BackendName
 from distillbench.data.cards import read_card
-from distillbench.figures.registry import FIGURES, STRUCTURE
-from distillbench.paths import SHOWN
+from distillbench.paths import SHOWN, Cell
+from distillbench.plan.figures import ENDINGS, FIGURES, STRUCTURE
 from distillbench.record import Record, RecordError, digest, file_digest, read_record
 
 if TYPE_CHECKING:
@@ -86,13 +85,14 @@ def _summary_source(results: Path, dataset: str, shown: frozenset[str] | None) -
     if shown is not None and f"figures/{FIGURES[0].name({'dataset': dataset})}.png" not in shown:
         return None  # a data set of an earlier config: what MLflow has of it stays
     tables = [p for p in sorted(results.glob("tables/*")) if p.suffix in {".csv", ".html", ".md", ".tex"}]
-    anywhere = {"dataset": dataset, "pair": "*"}  # of any pair, with any library
-    names = [
-        figure.name(anywhere | {"backend": backend})
+    folders = sorted(path for path in results.glob(f"teachers/{dataset}/*/*") if path.is_dir())
+    cells = [Cell(dataset, path.parent.name, path.name) for path in folders] or [Cell(dataset, "", "")]
+    figures = [
+        results / "figures" / f"{figure.name(place)}.{ending}"
         for figure in (*FIGURES, STRUCTURE)
-        for backend in (get_args(BackendName) if "{backend}" in figure.file else [""])
+        for place in figure.places(cells)
+        for ending in ENDINGS
     ]
-    figures = [path for name in names for path in sorted(results.glob(f"figures/{name}.*"))]
     page = results / "report" / "index.html"
     there = {path.relative_to(results).as_posix(): path for path in (*tables, *figures, page) if path.exists()}
     files = {name: path for name, path in there.items() if shown is None or name in shown}

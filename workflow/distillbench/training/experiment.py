@@ -35,7 +35,7 @@ from distillbench.models.gnn import (
 from distillbench.params import Parameters
 from distillbench.plugins import PluginError, load
 from distillbench.record import RecordError, printable
-from distillbench.seeds import generator
+from distillbench.seeds import derive, generator
 from distillbench.training.allocator import keep_freed_memory
 from distillbench.training.fit import (
     Checkpointing,
@@ -259,6 +259,7 @@ class Experiment:
         return GNN(self._spec("teacher_model"), self.backend, self.data.x.shape[1], self.data.num_classes)
 
     def _model(self, seed: int, role: str, d_in: int) -> GNN:
+        torch.manual_seed(derive(seed, role))  # of what a plug-in draws itself, such as buffers
         model = GNN(self._spec("model"), self.backend, d_in, self.data.num_classes)
         initialise(model, seed, role)
         return model

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from distillbench.data.graph_data import GraphData
 from distillbench.data.neighbours import StaticPoints, nearest_neighbours
 
-ConvKind = Literal["gat", "gcn", "sage", "gin", "edge"]
+ConvKind = str  # "gat", "gcn", "sage", "gin", "edge", or any that every backend has
 
 
 @dataclass(frozen=True)
 class Graph:
     """One graph, or several as one, on a device.
 
-    native: the library's own graph; None where there are no edges yet (point clouds). edge_index: [2, E] int64, sorted
-    by destination. ptr: [G + 1] int64 on the CPU, first node of each graph. points: where these are whole graphs of a
-    data set, the features they have there; their neighbours are looked up.
+    native: the library's own graph (PyG: a Data; DGL: a DGLGraph; csr: compressed rows); None where there are no edges
+    yet (point clouds). edge_index: [2, E] int64, sorted by destination. ptr: [G + 1] int64 on the CPU, first node of
+    each graph. points: where these are whole graphs of a data set, the features they have there; their neighbours are
+    looked up.
     """
 
     native: Any

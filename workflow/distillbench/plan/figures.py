@@ -1,18 +1,20 @@
 """The figures that a run ends in: of what, from which files, and what they show. Imports neither matplotlib nor torch.
 
-A figure is an entry here, a module beside this one whose ``draw`` makes it, and a test. The rules of the DAG, the
-report, what publishes a run and MLflow all go by ``FIGURES``.
+A figure is an entry here, a module of distillbench.figures whose ``draw`` makes it, and a test. The rules of the DAG,
+the report, what publishes a run and MLflow all go by ``FIGURES``.
 """
 
 import importlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from distillbench.params import MIN_CELLS
 from distillbench.paths import Cell
-from distillbench.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from distillbench.plan.grid import Grid
 
 TABLES = {  # below the results folder, by the name of the argument that ``draw`` has for it
     "runs": "tables/runs.parquet",
@@ -27,8 +29,8 @@ class Figure:
     """One kind of figure; one picture for each data set, or cell, or run, as its ``file`` says.
 
     Attributes:
-        module: beside this one. Its ``draw(**inputs, **place, **options, png, svg)`` writes a picture and returns a
-            line for the log; ``place`` is what ``file`` names of ``dataset``, ``backend`` and ``pair``.
+        module: of distillbench.figures. Its ``draw(**inputs, **place, **options, png, svg)`` writes a picture and
+            returns a line for the log; ``place`` is what ``file`` names of ``dataset``, ``backend`` and ``pair``.
         file: below ``figures/``, without its ending, such as ``pareto-{dataset}``.
         heading, label: what it is called in the report of Snakemake.
         shows: what is seen, in a line; about: how to read it, in sentences.
@@ -64,7 +66,7 @@ class Figure:
         """Of the file of one picture, below ``figures/``, without its ending."""
         return self.file.format(**place)
 
-    def drawn_from(self, plan: Plan, place: Mapping[str, str]) -> dict[str, Any]:
+    def drawn_from(self, plan: "Grid", place: Mapping[str, str]) -> dict[str, Any]:
         """The files that one picture is drawn from, by the names that ``draw`` has for them."""
         found: dict[str, Any] = {}
         for name in self.inputs:
@@ -74,7 +76,7 @@ class Figure:
                 found[name] = plan.profile_table() if name == "profiles" else plan.shards_of(Cell(**place))
         return found
 
-    def settings(self, plan: Plan) -> dict[str, Any]:
+    def settings(self, plan: "Grid") -> dict[str, Any]:
         """The ``options`` as the config has them."""
         return plan.config.compare.model_dump(include=set(self.options))
 
@@ -171,7 +173,16 @@ def pictures_of(cells: Collection[Cell]) -> list[tuple[Figure, dict[str, str]]]:
     return [(figure, place) for figure in FIGURES if figure.wanted(cells) for place in figure.places(cells)]
 
 
-def figure_files(plan: Plan) -> list[str]:
+def taken_twice(cells: Collection[Cell]) -> dict[str, list[str]]:
+    """Names of figures that two data sets, or a data set and the whole run, would have; and whose these are."""
+    owners: dict[str, list[str]] = {}
+    for figure in FIGURES:
+        for place in figure.places(cells):
+            owners.setdefault(figure.name(place), []).append(place.get("dataset", ""))
+    return {name: whose for name, whose in owners.items() if len(whose) > 1}
+
+
+def figure_files(plan: "Grid") -> list[str]:
     """All figures that a config asks for, in two formats."""
     folder = plan.paths.root / "figures"
     return [
