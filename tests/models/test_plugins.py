@@ -65,6 +65,8 @@ def test_the_template_holds_it_all_on_every_library(written, capsys):
     assert check_model(written())
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1 : 1 + len(CHECKS)]] == [["passed", c.__name__] for c in CHECKS]
+    for shipped in (ROOT / "models").glob("[!_]*.py"):
+        assert check_model(shipped), shipped
 
 
 @pytest.mark.parametrize(

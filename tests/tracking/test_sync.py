@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +19,10 @@ from distillbench.cli import main
 from distillbench.data.cards import write_card
 from distillbench.tracking import sync as tracking
 from distillbench.tracking.store import TrackingError
-from distillbench.tracking.sync import sync
+from distillbench.tracking.sync import sync, ui
 from tests.cards import card_of
 
-from .conftest import LOSS, VAL, client, ids, put, record, runs
+from .conftest import LOSS, VAL, client, free_port, ids, put, record, runs
 
 WORKFLOW = Path(tracking.__file__).parents[2]
 
@@ -317,6 +319,27 @@ def test_in_a_moved_results_folder_the_view_is_written_anew_and_the_old_one_kept
     assert (report.added, report.skipped) == (before.added, 0)
     assert (moved / "mlflow/mlflow.db.moved").exists()
     assert sync(moved).skipped == before.added
+
+
+def test_the_page_of_a_moved_folder_or_of_another_mlflow_is_refused_with_the_way_out(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: a results folder was moved, or written by another version of MLflow, and is opened in the browser.
+
+    Provoked: the folder is renamed; the version of its database's tables is changed.
+    Promised: no page opens that shows less than there is: the reader is told which command writes it anew.
+    """
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("a page was opened"))
+    sync(results)
+    moved = results.rename(results.with_name("moved"))
+    said = rf"mlflow\.db: has its artifacts in .*moved or copied\. distillbench sync --results {moved} writes it anew"
+    with pytest.raises(TrackingError, match=said):
+        ui(moved, free_port())
+    sync(moved)
+    with closing(sqlite3.connect(moved / "mlflow/mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'another'")
+    with pytest.raises(TrackingError, match=r"mlflow\.db: of another version of MLflow .*Delete it, and"):
+        ui(moved, free_port())
 
 
 @pytest.mark.parametrize("damage", ["cut short", "pages overwritten"])

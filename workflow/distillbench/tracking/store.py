@@ -98,18 +98,39 @@ def experiments(store: Path) -> list[tuple[int, str]]:
 
 def set_aside_if_moved(store: Path, artifacts: str) -> None:
     """A store knows its artifacts by absolute address: in a folder that was moved or copied it is written anew."""
-    if not store.exists():
-        return
+    if store.exists() and _elsewhere(store, artifacts):
+        aside = store.with_name(f"{store.name}.moved")
+        log.warning("the results folder was moved or copied: %s is written anew, the old one is %s", store, aside)
+        store.replace(aside)
+
+
+def _elsewhere(store: Path, artifacts: str) -> str | None:
+    """Where a store has its artifacts, if not in ``artifacts``."""
     query = "SELECT artifact_location FROM experiments JOIN experiment_tags USING (experiment_id) WHERE key = ?"
     try:
         with closing(sqlite3.connect(store)) as database:
             locations = database.execute(query, [VIEW_TAG]).fetchall()
     except sqlite3.DatabaseError:
-        return  # not a store: named where it is opened
-    if any(not location.startswith(f"{artifacts}/") for (location,) in locations):
-        aside = store.with_name(f"{store.name}.moved")
-        log.warning("the results folder was moved or copied: %s is written anew, the old one is %s", store, aside)
-        store.replace(aside)
+        return None  # not a store: named where it is opened
+    return next((location for (location,) in locations if not location.startswith(f"{artifacts}/")), None)
+
+
+def check_store(store: Path, artifacts: str) -> None:
+    """Raises TrackingError for what a page would show wrongly and a sync would name: damaged, moved, older stores."""
+    again = f"distillbench sync --results {store.parent.parent} writes it anew from the records"
+    experiments(store)
+    _check_pages(store)
+    if other := _elsewhere(store, artifacts):
+        raise TrackingError(f"{store}: has its artifacts in {other}: the results folder was moved or copied. {again}")
+    import_mlflow()
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.db.utils import _verify_schema  # what MLflow asks of a database when it opens it
+    from sqlalchemy import create_engine
+
+    try:
+        _verify_schema(create_engine(store_uri(store.resolve())))
+    except MlflowException as error:
+        raise TrackingError(f"{store}: of another version of MLflow ({error}). Delete it, and {again}") from error
 
 
 @contextmanager

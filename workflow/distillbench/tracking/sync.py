@@ -38,6 +38,7 @@ from distillbench.tracking.store import (
     TrackingError,
     artifact_uri,
     check_port,
+    check_store,
     connect,
     create_store,
     experiments,
@@ -139,13 +140,14 @@ def ui(results: Path, port: int = 5000) -> NoReturn:
     """Serve the MLflow page of ``results`` on 127.0.0.1, until interrupted.
 
     Prints first its address and, for each data set, that of the table with its metrics; then this process becomes
-    the server. Raises TrackingError where there is no store yet, or it is not a database, or the port is taken.
+    the server. Raises TrackingError where there is no store yet, or the port is taken, or for what check_store says.
     """
     folder = results / "mlflow"
     store = folder / "mlflow.db"
     if not store.exists():
         raise TrackingError(f"{store} does not exist: run snakemake first (or distillbench sync --results {results})")
     check_port(port)
+    check_store(store, artifact_uri(folder.resolve()))
     address = f"http://127.0.0.1:{port}"
     print(f"MLflow UI: {address}   (starts in a few seconds; Ctrl-C stops it)")
     for experiment, name in experiments(store):
