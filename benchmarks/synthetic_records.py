@@ -109,8 +109,7 @@ def _write_run(
         train_seconds=float(seconds[-1]),
         hyperparameters=hyperparameters(params),
         environment=environment,
-        digests={"code": plan.code_digest(cell, method)}
-        | {name: digest(name, run) for name in ("data", "weights")},
+        digests={"code": plan.code_digest(cell, method)} | {name: digest(name, run) for name in ("data", "weights")},
         started=_iso(started),
         ended=_iso(started + timedelta(seconds=float(seconds[-1]))),
     )

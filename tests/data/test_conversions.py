@@ -1,6 +1,7 @@
 """What a data set's file may give: what is unambiguous becomes the tensor, the rest is refused in a sentence."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import torch
@@ -13,7 +14,8 @@ X = torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
 @pytest.mark.parametrize(
     "given",
     [
-        X.tolist(), X.numpy(), X.double(), X.half(), X.int(), X.to_sparse(), X.to_sparse_csr(), X.T.contiguous().T,
+        X.tolist(), X.numpy(), X.double(), pd.DataFrame(X.numpy()),
+         X.half(), X.int(), X.to_sparse(), X.to_sparse_csr(), X.T.contiguous().T,
         scipy.sparse.csr_matrix(X.numpy()), scipy.sparse.coo_array(X.numpy()), X.numpy()[::-1][::-1],
         X.clone().requires_grad_(), list(X), [np.array(row) for row in X.tolist()],
     ],
@@ -31,7 +33,9 @@ def test_what_is_right_already_is_the_very_tensor():
     assert edges(edge_index) is edge_index and part(rows, 3, "nodes", "val") is rows
 
 
-@pytest.mark.parametrize("given", [[0, 2], (0, 2), np.array([0, 2], dtype=np.int32), torch.tensor([0, 2]).short()])
+@pytest.mark.parametrize(
+    "given", [[0, 2], (0, 2), pd.Series([0, 2]), np.array([0, 2], np.int32), torch.tensor([0, 2]).short()]
+)
 def test_labels_of_any_width_are_int64(given):
     assert labels(given, multilabel=False).tolist() == [0, 2]
     assert labels(given, multilabel=False).dtype == torch.int64
@@ -52,7 +56,7 @@ def test_edges_of_any_width_are_int64(given):
     "given",
     [
         [4, 1], (4, 1), range(4, 0, -3), np.array([4, 1]), np.array([4, 1], dtype=np.uint16),
-        torch.tensor([4, 1]).int(),
+        torch.tensor([4, 1]).int(), pd.Series([4, 1]), pd.Index([4, 1]),
         [torch.tensor(4), torch.tensor(1)], torch.tensor([4, 1]).byte(),
     ],
     ids=lambda given: type(given).__name__,
@@ -62,7 +66,14 @@ def test_a_part_in_any_form_is_its_indices(given):
     assert found.tolist() == [4, 1] and found.dtype == torch.int64
 
 
-@pytest.mark.parametrize("mask", [[False, True, False, False, True], np.array([0, 1, 0, 0, 1], dtype=bool)])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        [False, True, False, False, True],
+        np.array([0, 1, 0, 0, 1], dtype=bool),
+        pd.Series([False, True, False, False, True]),
+    ],
+)
 def test_a_mask_of_a_part_is_the_places_of_its_truths(mask):
     assert part(mask, 5, "nodes", "val").tolist() == part(torch.tensor(mask), 5, "nodes", "val").tolist() == [1, 4]
 
@@ -82,7 +93,8 @@ def test_an_empty_part_is_an_empty_part():
         (torch.tensor([[0], [1]]), "is [2, 1] int64, must be [K] indices: flatten it"),
         (torch.tensor([True, False]), "is a mask of [2], must be of all 5 graphs: [5]"),
         (torch.ones(5, 1, dtype=torch.bool), "is a mask of [5, 1], must be of all 5 graphs"),
-        (torch.tensor([0, 1, 0, 0, 1]).byte(), "is uint8, which may be a mask or indices: give it as bool or as int64"),
+        (torch.tensor([0, 1, 0, 0, 1]).byte(), "is 0 and 1 for each of 5 graphs: a mask is given as bool"),
+        ([0, 1, 0, 0, 1], "is 0 and 1 for each of 5 graphs: a mask is given as bool"),
         ({"val": [0]}, "is a dict, must be the indices of graphs, or a mask of them"),
         (None, "is a NoneType, must be the indices"),
         (3, "is a int, must be the indices"),
@@ -95,3 +107,8 @@ def test_anything_else_is_refused_with_its_part_and_its_value(given, said):
     with pytest.raises(DataError) as refused:
         part(given, 5, "graphs", "val")
     assert said in str(refused.value) and "the part 'val' of the split" in str(refused.value)
+
+
+def test_labels_that_pandas_made_floats_are_told_what_missing_ones_are():
+    with pytest.raises(DataError, match=r"y is \[2\] float32, must be .*; -1 for those that are missing"):
+        labels([0.0, float("nan")], multilabel=False)

@@ -199,14 +199,26 @@ def test_a_word_that_there_is_not_is_named_before_anything_is_loaded(tmp_path):
 
 def test_constant_features_scales_and_lonely_nodes_are_said():
     data = data_of("multiclass")
-    assert warnings_of(data) == []
+    assert warnings_of(data, data.split) == []
     x = data.x.clone()
     x[:, 0] = 1
-    assert warnings_of(replace(data, x=x)) == ["1 of 4 features are the same at every node"]
-    (scaled,) = warnings_of(replace(data, x=data.x * torch.tensor([1, 1, 1, 1e5])))
+    assert warnings_of(replace(data, x=x), data.split) == ["1 of 4 features are the same at every node"]
+    (scaled,) = warnings_of(replace(data, x=data.x * torch.tensor([1, 1, 1, 1e5])), data.split)
     assert scaled.startswith("the scales of the features differ by a factor of ")
     lonely = symmetric_with_loops(torch.tensor([0]), torch.tensor([1]), 56)
-    assert warnings_of(replace(data, edge_index=lonely)) == ["54 of 56 nodes have no neighbour but themselves"]
+    assert warnings_of(replace(data, edge_index=lonely), data.split) == [
+        "54 of 56 nodes have no neighbour but themselves"
+    ]
+
+
+@pytest.mark.parametrize("task", ["multiclass", "graph-multiclass"])
+def test_classes_that_nobody_is_taught_are_said(task):
+    data = data_of(task)
+    y = data.y.clone()
+    y[data.split.train] = 0
+    assert warnings_of(replace(data, y=y), data.split) == ["2 classes have no row to train on (seed 0)"]
+    y[data.split.train[0]] = 2
+    assert warnings_of(replace(data, y=y), data.split) == ["class 1 has no row to train on (seed 0)"]
 
 
 # What decides a rerun

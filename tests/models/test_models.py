@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from distillbench.config.specs import DGCNNSpec, GATSpec, LayeredSpec
+from distillbench.data.graph_data import GraphData, symmetric_with_loops
 from distillbench.models.backends import get_backend, missing_reason
 from distillbench.models.gnn import (
     GNN,
@@ -150,6 +151,35 @@ def test_logits_hidden_features_gradients_and_buffers_are_equal(
         record_property(what, error)
     print(f"\nparity {request.node.callspec.id}: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()))
     assert max(errors.values()) < TOLERANCE, errors
+
+
+DEGENERATE = {
+    "graphs of one node": ((1, 3, 1), []),
+    "a graph of one node alone": ((1,), []),
+    "no links": ((2, 3), []),
+    "one link": ((2, 3), [(0, 1)]),
+}
+
+
+@pytest.mark.parametrize("sizes, links", DEGENERATE.values(), ids=DEGENERATE)
+@pytest.mark.parametrize("spec", [pytest.param(s, id=n) for n, s in (NODE_MODELS | STATIC_GRAPH_MODELS).items()])
+def test_degenerate_graphs_have_the_same_answer_everywhere(backends, spec, sizes, links):
+    nodes, ptr = sum(sizes), torch.tensor([0, *sizes]).cumsum(0)
+    source, destination = torch.tensor(links, dtype=torch.int64).view(-1, 2).T
+    graphs = len(sizes)
+    data = GraphData(
+        x=torch.randn(nodes, 4, generator=torch.Generator().manual_seed(0)),
+        edge_index=symmetric_with_loops(source, destination, nodes),
+        y=torch.zeros(graphs if spec.readout else nodes, dtype=torch.int64) if spec.readout else torch.zeros(nodes, 3),
+        graph_ptr=ptr,
+        task_name="graph-multiclass" if spec.readout else "multilabel",
+        setting="inductive",
+        num_classes=3,
+    )
+    models, batches = built(spec, data, backends)
+    first, second = (model.eval()(batch.graph, batch.x) for model, batch in zip(models, batches, strict=True))
+    assert first.logits.isfinite().all()
+    assert largest_error([first.logits, *first.hidden], [second.logits, *second.hidden]) < TOLERANCE
 
 
 @pytest.mark.parametrize("spec, task, clouds", MODELS)

@@ -18,9 +18,10 @@ def check_dataset(path: Path) -> bool:
     except (DataError, PluginError, ValidationError, ImportError, OSError) as error:
         print(f"{path}: {type(error).__name__}: {error}", file=sys.stderr)
         return False
-    for warning in warnings_of(data):
+    split = dataset.split(data, SEEDS[0])
+    for warning in warnings_of(data, split):
         print(f"  warning  {warning}")
-    sizes = ", ".join(f"{name} {size}" for name, size in dataset.split(data, SEEDS[0]).sizes().items())
+    sizes = ", ".join(f"{name} {size}" for name, size in split.sizes().items())
     print(
         f"{path}: {plugin.task}, {plugin.setting}: {data.num_graphs} graphs, {data.num_nodes} nodes, "
         f"{data.edge_index.shape[1]} edges, {data.x.shape[1]} features, {data.num_classes} classes; {sizes}; "

@@ -1,7 +1,7 @@
 """What a data set's file may give for a tensor: what is unambiguous is converted, the rest refused with its value.
 
-Unambiguous are lists, NumPy arrays, SciPy's and torch's sparse features, other widths of integers and floats, and
-boolean masks of a part of a split.
+Unambiguous are lists, NumPy arrays, pandas' tables, SciPy's and torch's sparse features, other widths of integers and
+floats, and boolean masks of a part of a split.
 """
 
 from collections.abc import Sequence
@@ -61,8 +61,7 @@ def part(value: Any, rows: int, what: str, name: str) -> Tensor:
     rows: how many nodes or graphs there are; what: which they are ("nodes"); name: the part's. Raises DataError.
     """
     where = f"the part {name!r} of the split"
-    if isinstance(value, Tensor | np.ndarray) and value.dtype in (torch.uint8, np.uint8) and len(value) == rows:
-        raise DataError(f"{where} is uint8, which may be a mask or indices: give it as bool or as int64")
+    value = _of_pandas(value)
     if not isinstance(value, Tensor | np.ndarray | list | tuple | range):
         raise DataError(f"{where} is a {type(value).__name__}, must be the indices of {what}, or a mask of them")
     tensor = _tensor(value, where)
@@ -73,6 +72,8 @@ def part(value: Any, rows: int, what: str, name: str) -> Tensor:
     if not len(tensor) and tensor.ndim == 1:
         return tensor.long()
     tensor = _integers(tensor, where, shape="[K]")
+    if len(tensor) == rows > 2 and bool(((tensor == 0) | (tensor == 1)).all()):
+        raise DataError(f"{where} is 0 and 1 for each of {rows} {what}: a mask is given as bool")
     if tensor.ndim != 1:
         raise DataError(f"{where} is {_said(tensor)}, must be [K] indices: flatten it")
     for wrong, said in ((tensor < 0, "is negative"), (tensor >= rows, f"is not one of {rows} {what}, 0 to {rows - 1}")):
@@ -88,12 +89,14 @@ def part(value: Any, rows: int, what: str, name: str) -> Tensor:
 def _integers(value: Any, where: str, *, shape: str) -> Tensor:
     tensor = _tensor(value, where)
     if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
-        raise DataError(f"{where} is {_said(tensor)}, must be {shape} integers: .long(), if that is what they are")
+        missing = "; -1 for those that are missing" if bool(tensor.isnan().any()) else ""
+        raise DataError(f"{where} is {_said(tensor)}, must be {shape} integers: .long(), if they are{missing}")
     return tensor.long()
 
 
 def _tensor(value: Any, where: str) -> Tensor:
     """A plain tensor on the CPU, which remembers no gradients."""
+    value = _of_pandas(value)
     try:
         if _is_scipy(value):
             value = value.toarray()
@@ -105,7 +108,8 @@ def _tensor(value: Any, where: str) -> Tensor:
             if isinstance(value, Tensor):
                 return value
         if isinstance(value, np.ndarray):
-            return torch.from_numpy(np.ascontiguousarray(value))
+            whole = np.ascontiguousarray(value)
+            return torch.from_numpy(whole if whole.flags.writeable else whole.copy())
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: {type(value).__name__} that is no array of numbers ({error})") from None
     raise DataError(f"{where} is a {type(value).__name__}, must be a tensor")
@@ -117,6 +121,10 @@ def _of_sequence(value: Sequence[Any]) -> Any:
     if any(isinstance(each, np.ndarray) for each in value):
         return np.asarray(value)
     return torch.tensor(list(value)) if value else torch.empty(0, dtype=torch.int64)
+
+
+def _of_pandas(value: Any) -> Any:
+    return value.to_numpy() if type(value).__module__.partition(".")[0] == "pandas" else value
 
 
 def _is_scipy(value: Any) -> bool:

@@ -63,9 +63,18 @@ def _broken_words(dataset: Dataset, data: GraphData) -> list[str]:
     return found
 
 
-def warnings_of(data: GraphData) -> list[str]:
-    """What a reader of the results should know of the features and the graph, a sentence each."""
+def warnings_of(data: GraphData, split: Split) -> list[str]:
+    """What a reader of the results should know of a split, the features and the graph, a sentence each."""
     found = []
+    if not data.task.multilabel:
+        nodes = split.train
+        if data.setting == "inductive" and data.task.level == "node":
+            of_part = torch.zeros(data.num_graphs, dtype=torch.bool).index_fill(0, split.train, True)
+            nodes = of_part.repeat_interleave(data.graph_ptr.diff()).nonzero().flatten()
+        counts = torch.bincount(data.y[nodes].clamp(min=0), minlength=data.num_classes)
+        if untaught := (counts == 0).nonzero().flatten().tolist():
+            classes = f"class {untaught[0]} has" if len(untaught) == 1 else f"{len(untaught)} classes have"
+            found.append(f"{classes} no row to train on (seed {SEEDS[0]})")
     deviation = data.x.double().std(dim=0, correction=0)
     varying = deviation[deviation > 0]
     if constant := len(deviation) - len(varying):

@@ -14,7 +14,7 @@ def prepare_data(results: str, name: str, file: str, params: dict[str, Any], fil
     part and the value.
     """
     from distillbench.data.graph_data import DataError, write_data
-    from distillbench.data.promises import load_checked, warnings_of
+    from distillbench.data.promises import SEEDS, load_checked, warnings_of
     from distillbench.plugins import load
 
     plugin = load("dataset", Path(file))
@@ -23,7 +23,7 @@ def prepare_data(results: str, name: str, file: str, params: dict[str, Any], fil
     except DataError as error:
         raise DataError(f"data set {name!r} of {file}: {error}") from error
     dataset.check_name(name)
-    warnings = warnings_of(data)
+    warnings = warnings_of(data, dataset.split(data, SEEDS[0]))
     write_data(Paths(results).data(name), name, dataset, data, warnings, files)
     remarks = [remark for remark in (dataset.provenance()["remark"], *warnings) if remark]
     return f"{name}: {data.num_graphs} graphs, {data.num_nodes} nodes, {data.edge_index.shape[1]} edges" + (
