@@ -23,7 +23,7 @@ class TwoRings(Dataset):
     licence = "MIT"
 
     class Params(Parameters):
-        """nodes: of each ring. A parameter called path is the file or folder that the data are read from."""
+        """nodes: of each ring. Where one names a file or folder, what is in it decides what is read again."""
 
         nodes: PositiveInt = 100
 

@@ -92,6 +92,13 @@ def test_one_split_for_all_seeds_is_refused_where_the_class_states_one_a_seed():
         load_checked(make)
 
 
+def test_splits_that_differ_are_refused_where_the_class_states_one_for_all_seeds():
+    data = data_of("multiclass")
+    own = lambda self, data, seed: data.split if seed else Split(*reversed(data.split))  # noqa: E731
+    with pytest.raises(DataError, match=r"states one split for all seeds, and seeds 0 to 2 differ: .*draw_split"):
+        load_checked(dataset_of(data, split=own))
+
+
 def test_a_split_has_one_digest_in_any_order_and_another_for_other_rows():
     split = Split(*map(torch.tensor, ([2, 0], [1], [3])))
     assert split.digest == split._replace(train=torch.tensor([0, 2])).digest

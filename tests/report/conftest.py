@@ -81,7 +81,8 @@ def write_results(folder, records):
     write_csv(libraries.equivalence(runs), tables / "equivalence.csv")
     for dataset in pd.unique(runs["dataset"]):
         provenance = {"canonical": False, "remark": "a remark"}
-        write_card(folder / "data" / dataset / "data.json", card_of(name=dataset, provenance=provenance))
+        card = card_of(name=dataset, provenance=provenance, warnings=["3 of 64 features are the same at every node"])
+        write_card(folder / "data" / dataset / "data.json", card)
     return folder
 
 

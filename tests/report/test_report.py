@@ -74,7 +74,7 @@ def test_it_says_what_was_run(page):
         "1,797 nodes, 20,000 edges, 1 graph, 64 features",
         "50 train, 300 val, 1,447 test",
         "made here",
-        "a remark",
+        "a remark; 3 of 64 features are the same at every node",
     ):
         assert text in page.text
     assert "gat, tap before, hidden 8, layers 2, heads 2" in page.text

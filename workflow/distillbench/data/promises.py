@@ -32,6 +32,10 @@ def load_checked(make: Callable[[], Dataset]) -> tuple[Dataset, GraphData]:
             f"the class states a split a seed, and seeds {SEEDS[0]} to {SEEDS[-1]} have one: the statistics would take "
             "it for several; without draw_split, and with GraphData(split=...), it is one for all seeds"
         )
+    if not dataset.resplit and not one:
+        raise DataError(
+            f"the class states one split for all seeds, and seeds {SEEDS[0]} to {SEEDS[-1]} differ: draw in draw_split"
+        )
     return dataset, data
 
 
