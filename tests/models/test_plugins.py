@@ -327,6 +327,13 @@ def test_a_folder_that_is_named_twice_is_one_folder(written, tmp_path, monkeypat
     assert plan.pair(CELL).student.model == "mine"
 
 
+def test_a_model_that_is_looked_for_in_no_folder_says_so(written, tmp_path):
+    written()
+    for given in ("nowhere", str(tmp_path / "own/mine.py")):
+        with pytest.raises(ConfigError, match=rf"(?s)unknown model 'mine'.*plugins: '{given}': .* is no folder"):
+            make_plan(config(tmp_path, plugins=[given]), [], ROOT)
+
+
 def test_a_file_with_the_name_of_a_built_in_model_is_refused(written, tmp_path):
     written(name="gcn")
     with pytest.raises(ConfigError, match=r"gcn\.py: 'gcn' is a model that is built in; give the file another name"):

@@ -289,8 +289,14 @@ def plugin_folders(kind: str, root: Path | None, plugins: Sequence[str]) -> list
     here, shipped = Path(f"{kind}s"), (root or home()) / f"{kind}s"
     # what `distillbench new` makes there
     own = [here] if here.is_dir() and here.resolve() != shipped.resolve() else []
-    every = [shipped, *own, *[Path(folder).expanduser() for folder in plugins]]
-    return list({folder.resolve(): folder for folder in reversed(every)}.values())[::-1]  # each once, the first name
+    found = {folder.resolve(): folder for folder in (shipped, *own)}
+    for each in plugins:
+        try:  # what is no folder's name is named by folder_problem
+            if (folder := Path(each).expanduser()).is_dir():
+                found.setdefault(folder.resolve(), folder)
+        except (OSError, ValueError, RuntimeError):
+            continue
+    return list(found.values())  # each once
 
 
 def name_files(files: Sequence[str | Path]) -> str:

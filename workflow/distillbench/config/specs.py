@@ -140,7 +140,9 @@ FOLDERS = "models"  # in the context of a validation: the folders of models that
 def _spec(value: Any, built_in: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
     """A specification by the name of its model: of one here, or of a plug-in's file."""
     name = value.get("model") if isinstance(value, Mapping) else None
-    if not isinstance(name, str) or name in MODELS:
+    if not isinstance(name, str):
+        return built_in(value)
+    if name in MODELS:
         own = [file for folder in _folders(info) if (file := folder / f"{name}.py").is_file()]
         if own and kind_of(own[0]) == "model":
             raise ValueError(f"{own[0]}: {name!r} is a model that is built in; give the file another name")

@@ -227,7 +227,14 @@ def make_plan(values: dict[str, Any], files: Sequence[str | Path], root: Path) -
     for file in map(Path, files):
         if file.is_file() and (problem := problem_of(file)):
             raise ConfigError(f"{file}: {problem}")
-    config = read_config(values, files, root)
+    try:
+        config = read_config(values, files, root)
+    except ConfigError as error:
+        named = values.get("plugins") if isinstance(values, dict) else None
+        folders = [each for each in named if isinstance(each, str)] if isinstance(named, list | tuple) else []
+        if problem := folder_problem("results", folders, None, root):  # where a model may have been looked for
+            raise ConfigError(f"{error}\n  {problem}") from None
+        raise
     if problem := folder_problem(config.results, config.plugins, config.export, root):
         raise ConfigError(f"{name_files(files)}:\n  {problem}")
     plan = Plan(config, files, root)
