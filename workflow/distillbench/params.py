@@ -24,7 +24,7 @@ ALL_TASKS: frozenset[TaskName] = frozenset({"multiclass", "multilabel", "graph-m
 Direction = Literal["student||teacher", "teacher||student"]  # of a KL divergence
 Reduction = Literal["nodes", "edges"]
 
-MIN_SEEDS = 6  # below which there is no verdict: 2/2^6 = 0.031 is the least p of six pairs (signed-rank test)
+MIN_SEEDS = 6  # below which there is no verdict: 2/2^6 = 0.031 is the least p of six pairs (flips of signs)
 MIN_CELLS = 6  # data sets × pairs, below which nothing is tested over them (Demšar, JMLR 2006)
 TEACHER = "teacher"  # takes a method's place in paths and tables
 MORE_METRICS = ("roc_auc",)  # that a data set may ask for
@@ -82,7 +82,7 @@ class Parameters(BaseModel):
 
 
 def fewest_pairs(alpha: float) -> int:
-    """The smallest number of pairs with which the signed-rank test can reject: 2 / 2^n <= alpha."""
+    """The smallest number of pairs of which flips of signs can reject, however many methods: 2 / 2^n <= alpha."""
     return math.ceil(1 - math.log2(alpha))
 
 

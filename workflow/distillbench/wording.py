@@ -11,13 +11,14 @@ NOTHING = "–"
 
 
 def backend_label(backend: str) -> str:
-    """How people write the library's name: PyG, DGL, CSR."""
-    return BACKENDS.get(backend, backend)
+    """How people write the library's name: PyG, DGL, CSR; of several joined by ``+``, ``PyG, DGL``."""
+    return ", ".join(BACKENDS.get(name, name) for name in backend.split("+"))
 
 
 def backend_order(backend: str) -> tuple[int, str]:
     """Sort key: PyG, DGL, CSR, then any other by name."""
-    return list(BACKENDS).index(backend) if backend in BACKENDS else len(BACKENDS), backend
+    first = backend.split("+")[0]
+    return list(BACKENDS).index(first) if first in BACKENDS else len(BACKENDS), backend
 
 
 def metric_label(metric: str) -> str:

@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -107,14 +106,13 @@ def _positive(_: click.Context, __: click.Parameter, value: float | None) -> flo
 @click.command()
 @CONFIG
 @RESULTS
-@click.option("--baseline", default="supervised", show_default=True, help="Method that the others are compared with.")
 @click.option(
-    "--alpha", type=float, default=0.05, callback=_share, show_default=True, help="Level of a cell's tests together."
-)
+    "--alpha", type=float, default=0.05, callback=_share, show_default=True,
+    help="With --std: level of the tests of all methods together.",
+)  # fmt: skip
 @click.option(
-    "--family", type=click.Choice(["cell", "table"]), default="cell", show_default=True, help="Of Holm's correction."
+    "--power", type=float, default=0.8, callback=_share, show_default=True, help="With --std: wanted probability."
 )
-@click.option("--power", type=float, default=0.8, callback=_share, show_default=True, help="Wanted probability.")
 @click.option("--csv", type=click.Path(path_type=Path), help="Write the table of the runs there, in fractions.")
 @click.option(
     "--std", type=float, callback=_positive, help="Plan without runs: std of the paired differences, a fraction."
@@ -124,23 +122,21 @@ def _positive(_: click.Context, __: click.Parameter, value: float | None) -> flo
 def power(
     config: str | None,
     results: Path | None,
-    baseline: str,
     alpha: float,
-    family: Any,
     power: float,
     csv: Path | None,
     std: float | None,
     methods: int | None,
     seeds: tuple[int, ...],
 ) -> int:
-    """Say what the finished seeds could have shown, and how many it would take.
+    """Say what the finished seeds could have shown, or so many could, before there are any.
 
     \b
     distillbench power
     distillbench power --std 0.01 --methods 5 --seeds 5,10,20      before there are any
     """
     from distillbench.record import write_atomically
-    from distillbench.runs import read_runs
+    from distillbench.runs import read_parquet
     from distillbench.tables.power import plan_text, power_table, power_text
 
     if alpha >= power:
@@ -154,18 +150,18 @@ def power(
         click.echo(plan_text(std, methods, seeds, alpha, power))
         return 0
     folder = _of_config(config, results)
-    path = folder / "tables" / "runs.parquet"
+    path = folder / "tables" / "comparison.parquet"
     if not path.exists():
-        raise click.ClickException(f"no runs at {path}: run snakemake first, or name another folder with --results")
+        raise click.ClickException(f"no comparison at {path}: run first, or name another folder with --results")
     try:
-        table = power_table(read_runs(path), baseline=baseline, alpha=alpha, power=power, family=family)
+        table = power_table(read_parquet(path))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     if table.empty:
-        raise click.ClickException(f"{folder}: no student was run but {baseline}")
+        raise click.ClickException(f"{folder}: no student was run but the baseline")
     if csv:
         write_atomically(csv, table.to_csv(index=False))
-    click.echo(power_text(table, baseline, alpha, power))
+    click.echo(power_text(table))
     return 0
 
 

@@ -254,6 +254,7 @@ def plan(config: str | None, *, settings: Sequence[str], **asked: Any) -> int:
     """Say what a config would run, how long that took elsewhere, and which comparisons could conclude nothing."""
     from distillbench.plan.forecast import forecast
     from distillbench.plan.plan import make_plan
+    from distillbench.statistics.power import limits
 
     file = config_file(config)
     values, _ = narrowed(file, settings=settings, **asked)
@@ -261,6 +262,7 @@ def plan(config: str | None, *, settings: Sequence[str], **asked: Any) -> int:
     if problem := copies_problem(planned.config.export):
         raise ConfigError(f"{file}:\n  {problem}")
     click.echo(forecast(planned, [Path("results/reference"), home() / "results/reference"]))
+    click.echo("\n" + "\n".join(limits(planned)))
     return 0
 
 

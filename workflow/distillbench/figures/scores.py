@@ -19,11 +19,9 @@ from matplotlib.transforms import blended_transform_factory
 from distillbench.figures.style import ALARM, FAINT, GROUND, TEACHER, TEXT, Look, library_look, new_figure, save, styled
 from distillbench.params import MIN_SEEDS
 from distillbench.runs import read_parquet, read_runs
-from distillbench.statistics.paired import DELTA, bca_interval
+from distillbench.statistics.paired import paired_estimate, t_interval
 from distillbench.wording import backend_label, backend_order, metric_label, signed
 
-# by which verdicts are found
-TESTS = {"wilcoxon": "Wilcoxon tests", "permutation": "sign-flip tests", "mixed model": "mixed models"}
 # Inches: a method's line, a panel's width, panel to panel, between rows of panels (title and axis), page head and foot.
 LINE, PANEL, PITCH, BETWEEN, HEAD, FOOT = 0.46, 2.75, 5.35, 0.95, 0.7, 0.55
 RUNS_AT, DIFFERENCE_AT = PANEL + 0.15, PANEL + 0.7  # from the panel's left edge: the columns of text beside it
@@ -37,7 +35,6 @@ def draw_dataset(
     png: Path,
     svg: Path,
     baseline: str = "supervised",
-    delta: float = DELTA,
 ) -> None:
     """Draw the runs of ``dataset`` and what ``comparison`` (of ``stats.compare``) says of them; write PNG and SVG.
 
@@ -51,10 +48,10 @@ def draw_dataset(
         raise ValueError(f"figure: no runs of '{dataset}' (data sets: {known})")
     compared = comparison[comparison["dataset"] == dataset]
     with styled():
-        save(_figure(of_dataset, compared, dataset, baseline, delta), png=png, svg=svg)
+        save(_figure(of_dataset, compared, dataset, baseline), png=png, svg=svg)
 
 
-def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline: str, delta: float) -> Figure:
+def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline: str) -> Figure:
     pairs, backends = list(pd.unique(runs["pair"])), sorted(pd.unique(runs["backend"]), key=backend_order)
     present = list(pd.unique(comparison.loc[comparison["role"] == "student", "method"]))
     methods = [baseline, *(m for m in present if m != baseline)] if baseline in present else present
@@ -75,13 +72,13 @@ def _figure(runs: pd.DataFrame, comparison: pd.DataFrame, dataset: str, baseline
         for column, backend in enumerate(backends):
             ax = figure.add_axes(((margin + PITCH * column) / width, bottom / height, PANEL / width, panel / height))
             here = (runs["pair"] == pair) & (runs["backend"] == backend)
-            there = (comparison["pair"] == pair) & (comparison["backend"] == backend)
+            there = (comparison["pair"] == pair) & comparison["backend"].map(lambda b, own=backend: own in b.split("+"))
             label = backend_label(backend) + (f" · {pair}" if len(pairs) > 1 else "")
             look = library_look(backend)
             _draw_panel(ax, runs[here], comparison[there], drawn[pair], baseline, label, look, scale)
             if column == 0:
                 ax.set_yticks(range(len(drawn[pair])), [labels[m] for m in drawn[pair]])
-    _draw_heading(figure, runs, dataset, baseline, _foot(runs, comparison, baseline, delta))
+    _draw_heading(figure, runs, dataset, baseline, _foot(comparison, baseline))
     return figure
 
 
@@ -196,7 +193,7 @@ def _draw_method(ax: Axes, ok: pd.DataFrame, y: int, offsets: dict[int, float], 
     places = [y + offsets[seed] for seed in ok["seed"]]
     ax.plot(percent, places, ls="", marker=marker, ms=4, mfc=colour, mec="none", alpha=0.5, zorder=2)
     if percent.size:
-        interval = bca_interval(percent)
+        interval = t_interval(paired_estimate(percent))
         if percent.size >= MIN_SEEDS:  # of fewer, it would be far too narrow
             ax.plot(interval, [y - 0.14, y - 0.14], color=colour, lw=2.6, solid_capstyle="butt", zorder=3)
         ax.plot([percent.mean()], [y - 0.14], ls="", marker=marker, ms=8, mfc=colour, mec="white", mew=1.2, zorder=4)
@@ -236,19 +233,16 @@ def _name_lines(ax: Axes, lines: list[tuple[float, str, str]]) -> None:
                     ha="center", va="bottom", fontsize=8.5, color=colour, annotation_clip=False)  # fmt: skip
 
 
-def _foot(runs: pd.DataFrame, comparison: pd.DataFrame, baseline: str, delta: float) -> str:
+def _foot(comparison: pd.DataFrame, baseline: str) -> str:
     """What the columns of text beside the panels are."""
-    tests = [TESTS[name] for name in pd.unique(comparison["test"].dropna())] or [TESTS["wilcoxon"]]
+    of_rows = "new seeds and test rows" if (comparison["n_rows"] > 0).any() else "new seeds"
     note = (
-        f"Difference to {baseline} in percentage points, paired by seed, with its 95% interval; bold where "
-        f"Holm-adjusted {' and '.join(tests)} show one. Bars may overlap all the same: what paired seeds "
-        "share cancels in the difference."
+        f"Difference to {baseline} in percentage points, paired by seed, with an interval for {of_rows}, 95% of all "
+        "methods together; bold where the verdict is that there is one. It is of all libraries together where they "
+        "agree. Bars may overlap all the same: what paired seeds share cancels in the difference."
     )
-    if comparison["verdict"].str.startswith("equivalent").any():
-        note += f" δ = {100 * delta:g} points."
-    if runs["resplit"].astype(bool).any():
-        note += " “On these splits”: shown for splits of this data set, not for new data from its source."
-    return note
+    margins = sorted(set(comparison.loc[comparison["verdict"].str.contains("δ"), "delta"]))
+    return note + (f" δ = {' or '.join(f'{100 * delta:g}' for delta in margins)} points." if margins else "")
 
 
 def _draw_heading(figure: Figure, runs: pd.DataFrame, dataset: str, baseline: str, note: str) -> None:
@@ -274,14 +268,14 @@ def _alone(baseline: str) -> str:
 
 def _legend(width: float, baseline: str) -> str:
     text = (
-        "Small points: one seed each. Large marker and bar: mean over seeds and its 95% bootstrap interval. "
+        "Small points: one seed each. Large marker and bar: mean over seeds and its 95% t interval. "
         f"Solid line: mean of the teachers. Dashed line: {_alone(baseline)}."
     )
     return textwrap.fill(text, int(14.4 * width), break_on_hyphens=False)
 
 
-def draw(*, runs: str, comparison: str, dataset: str, png: str, svg: str, baseline: str, delta: float) -> str:
+def draw(*, runs: str, comparison: str, dataset: str, png: str, svg: str, baseline: str) -> str:
     """See plan.figures.Figure: the picture of one data set, from its tables."""
     frame, compared = read_runs(Path(runs)), read_parquet(Path(comparison))
-    draw_dataset(frame, compared, dataset, png=Path(png), svg=Path(svg), baseline=baseline, delta=delta)
+    draw_dataset(frame, compared, dataset, png=Path(png), svg=Path(svg), baseline=baseline)
     return f"{dataset}: {png}"

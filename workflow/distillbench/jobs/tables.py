@@ -11,8 +11,8 @@ from distillbench.plan.plan import asked_hyperparameters
 from distillbench.record import Record, RecordError, digest, read_sealed, read_shard
 from distillbench.runs import VERSIONED, read_runs, runs_table, write_csv, write_profiles, write_runs
 from distillbench.statistics import across, libraries
-from distillbench.statistics.compare import Family, Test
 from distillbench.statistics.compare import compare as compared
+from distillbench.statistics.paired import Deltas
 from distillbench.statistics.pareto import pareto_table
 from distillbench.tables.comparison import write_comparison
 from distillbench.tables.profiles import ALWAYS, COLUMNS, profile_row
@@ -117,9 +117,7 @@ def compare(
     protocols: Sequence[str],
     baseline: str,
     alpha: float,
-    delta: float,
-    test: Test,
-    family: Family,
+    delta: Deltas,
 ) -> str:
     """Test every method against the baseline, and the libraries for equivalence; write the tables.
 
@@ -127,11 +125,11 @@ def compare(
     sentences on pairs with a protocol of their own.
     """
     frame = read_runs(Path(runs))
-    comparison = compared(frame, baseline=baseline, alpha=alpha, delta=delta, test=test, family=family)
+    comparison = compared(frame, baseline=baseline, alpha=alpha, delta=delta)
     equivalence = libraries.equivalence(frame, delta=delta)
     times = libraries.cell_times(frame)
     over_cells = across.across_cells(frame, baseline=baseline, alpha=alpha)
-    remarks = [*origins_in_words(cards), *protocols, *footnotes(tuning), *_equivalence_in_words(equivalence, delta)]
+    remarks = [*origins_in_words(cards), *protocols, *footnotes(tuning), *_equivalence_in_words(equivalence)]
     remarks += [*_times_in_words(times), over_cells.sentence, *_versions_in_words(frame)]
     write_comparison(
         comparison,
@@ -141,8 +139,6 @@ def compare(
         tex=Path(outputs["tex"]),
         markdown=Path(outputs["markdown"]),
         alpha=alpha,
-        delta=delta,
-        family=family,
         remarks=remarks,
     )
     write_csv(equivalence, Path(outputs["equivalence"]))
@@ -164,20 +160,23 @@ def origins_in_words(cards: Sequence[str | Path]) -> list[str]:
     ]
 
 
-def _equivalence_in_words(equivalence: pd.DataFrame, delta: float) -> list[str]:
+def _equivalence_in_words(equivalence: pd.DataFrame) -> list[str]:
     """For each data set and pair, for which methods the two libraries were shown to agree."""
     texts = []
     for (dataset, pair), rows in equivalence.groupby(["dataset", "pair"], sort=False):
         kinds = {
-            "": rows["verdict"] == "equivalent within δ",
-            "on these splits: ": rows["verdict"] == "equivalent within δ on these splits",
-            "not shown: ": rows["verdict"] == "not shown equivalent",
-            "too few seeds: ": rows["verdict"] == "too few seeds",
+            f"within ±{100 * rows['delta'].iloc[0]:g} points: ": "equivalent within δ",
+            "not shown: ": "not shown equivalent",
+            "too few seeds: ": "too few seeds",
         }
-        said = [f"{words}{', '.join(rows.loc[which, 'method'])}" for words, which in kinds.items() if which.any()]
+        said = [
+            words + ", ".join(rows.loc[rows["verdict"] == verdict, "method"])
+            for words, verdict in kinds.items()
+            if (rows["verdict"] == verdict).any()
+        ]
         texts.append(f"{dataset}, {pair}: {' · '.join(said)}")
-    margin = f"±{100 * delta:g} points, two one-sided tests over the same seeds"
-    return [f"PyG and DGL equivalent within {margin}: {'; '.join(texts)}."] if texts else []
+    about = "PyG and DGL equivalent (two one-sided tests over the same seeds)"
+    return [f"{about}: {'; '.join(texts)}."] if texts else []
 
 
 def _times_in_words(times: pd.DataFrame) -> list[str]:

@@ -50,6 +50,7 @@ def _check_names(plan: "Grid") -> list[str]:
     baseline = plan.config.compare.baseline
     if baseline not in plan.config.methods:
         problems.append(f"compare.baseline: unknown method {baseline!r}{suggestion(baseline, plan.methods)}")
+    problems += _check_margins(plan)
     for dataset, entry in plan.config.datasets.items():
         for name, pair in entry.pairs.items():
             where = f"datasets.{dataset}.pairs.{name}"
@@ -59,6 +60,22 @@ def _check_names(plan: "Grid") -> list[str]:
                 problems += [f"{where}.{key}: unknown method {m!r}{suggestion(m, plan.methods)}" for m in unknown]
             if pair.methods and baseline not in pair.methods:
                 problems.append(f"{where}.methods: the baseline {baseline!r} is not among them")
+    return problems
+
+
+def _check_margins(plan: "Grid") -> list[str]:
+    """Margins of data sets and pairs that there are not."""
+    problems, delta = [], plan.config.compare.delta
+    for name, of_pairs in delta.items() if isinstance(delta, dict) else ():
+        if name not in plan.config.datasets:
+            problems.append(f"compare.delta: unknown data set {name!r}{suggestion(name, plan.config.datasets)}")
+        elif isinstance(of_pairs, dict):
+            known = plan.config.datasets[name].pairs
+            problems += [
+                f"compare.delta.{name}: unknown pair {pair!r}{suggestion(pair, known)}"
+                for pair in of_pairs
+                if pair not in known
+            ]
     return problems
 
 

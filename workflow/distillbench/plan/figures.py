@@ -101,7 +101,7 @@ FIGURES = (
         "of the teachers; dashed: the baseline. On the right, runs that finished, and the difference to the same seeds "
         "of the baseline with its verdict.",
         inputs=("runs", "comparison"),
-        options=("baseline", "delta"),
+        options=("baseline",),
     ),
     Figure(
         module="pareto",

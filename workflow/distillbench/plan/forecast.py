@@ -1,4 +1,4 @@
-"""What a config would run, how long it took elsewhere, and what it cannot conclude: ``distillbench plan``."""
+"""What a config would run, and how long it took elsewhere: ``distillbench plan``."""
 
 import csv
 from collections import defaultdict
@@ -7,14 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
-from distillbench.params import MIN_SEEDS, TEACHER, fewest_pairs
+from distillbench.params import TEACHER
 from distillbench.paths import Cell
 from distillbench.plan.plan import Plan
 
 
 def forecast(plan: Plan, published: Sequence[Path]) -> str:
     """In words. published: folders of published runs, whose training times are taken where they fit."""
-    return "\n".join([*_grid(plan), "", *_time(plan, published), "", *_inconclusive(plan)])
+    return "\n".join([*_grid(plan), "", *_time(plan, published)])
 
 
 def _grid(plan: Plan) -> list[str]:
@@ -53,22 +53,3 @@ def _time(plan: Plan, published: Sequence[Path]) -> list[str]:
 
 def _but(unknown: Sequence[tuple[Cell, str]]) -> str:
     return f" (without {len(unknown)} kinds of runs that nobody published)" if unknown else ""
-
-
-def _inconclusive(plan: Plan) -> list[str]:
-    """Where not even the clearest difference would be shown."""
-    seeds, alpha, lines = plan.config.seeds, plan.config.compare.alpha, []
-    if seeds < MIN_SEEDS:
-        return [f"seeds: {seeds}: no verdict below {MIN_SEEDS}: the tables will say `too few seeds` everywhere."]
-    students = {cell: [m for m in plan.methods_of(cell) if m != plan.config.compare.baseline] for cell in plan.cells}
-    whole = sum(map(len, students.values()))
-    for cell, methods in students.items():
-        tests = whole if plan.config.compare.family == "table" else len(methods)
-        if tests and (needed := fewest_pairs(alpha / tests)) > seeds:
-            lines.append(f"  {' · '.join(cell)}: {tests} comparisons at {alpha:g} together take {needed} seeds")
-    if lines:
-        return [
-            f"seeds: {seeds}: the first step of Holm's correction cannot be passed, however clear a difference:",
-            *lines,
-        ]
-    return [f"{seeds} seeds can show a difference in every cell; how large: distillbench power --std …"]

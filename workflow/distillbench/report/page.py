@@ -20,6 +20,7 @@ from distillbench.report.data import data_sets, environment, pictures, spec_in_w
 from distillbench.report.tables import (
     Table,
     across_table,
+    best_tables,
     comparison_tables,
     equivalence_tables,
     failures_table,
@@ -57,7 +58,7 @@ def write_report(results: str | Path, facts: dict[str, Any], output: str | Path)
     page = _template().render(
         facts=facts,
         runs=_in_numbers(runs),
-        conclusions=conclusions(comparison, equivalence, across.sentence, delta=settings["compare"]["delta"]),
+        conclusions=conclusions(comparison, equivalence, across.sentence, alpha=settings["compare"]["alpha"]),
         datasets=list(pd.unique(runs["dataset"])),
         described=[
             prose_table("Data sets", data_sets(results, runs)),
@@ -142,6 +143,7 @@ def _sections(
     profiles, tuning, reproduction = (_shown_table(results, shown, name) for name in names)
     sections = {
         ("comparison", "Every method against the baseline"): comparison_tables(comparison),
+        ("best", "How far behind the best"): best_tables(comparison),
         ("across", "Across data sets and pairs"): [across_table(across)],
         ("libraries", "PyG against DGL"): equivalence_tables(equivalence) if equivalence is not None else [],
         ("profiles", "Cost"): profiles_tables(profiles) if profiles is not None else [],

@@ -209,7 +209,7 @@ def _conclusions(folder: Path, config: Path) -> list[str]:
     across = across_cells(runs_of_csv(folder / "runs.csv"), baseline=compare.baseline, alpha=compare.alpha)
     comparison, equivalence = read_table(folder / "comparison.csv"), read_table(folder / "equivalence.csv")
     assert comparison is not None
-    return conclusions(comparison, equivalence, across.sentence, delta=compare.delta)
+    return conclusions(comparison, equivalence, across.sentence, alpha=compare.alpha)
 
 
 def _costs(table: Path) -> str:

@@ -13,10 +13,11 @@ import pandas as pd
 
 from distillbench.plan.tuning import in_words
 from distillbench.statistics.frames import CELL
+from distillbench.tables.comparison import COLUMNS, MARKS, groups, heading, texts_of
 from distillbench.tables.profiles import SIZE, SPEED, notes
 from distillbench.tables.profiles import WORDS as WORDS_OF_PROFILES
 from distillbench.tables.tuning import footnotes
-from distillbench.wording import NOTHING, backend_label, backend_order, metric_label, signed
+from distillbench.wording import NOTHING, backend_label, signed
 
 Record = dict[Hashable, Any]
 # what is text also where it looks like a number, or like a missing value: a method may be called "nan" or "1e3"
@@ -26,7 +27,6 @@ NAMES = (
     "values", "mistrusted", "skipped", "inference_status", "exported_status",
     "onnx_status", "energy_status", "training_status",
 )  # fmt: skip
-MARKS = {"better": "▲ ", "worse": "▼ ", "equivalent": "≈ "}  # a verdict is found without reading, in grey, too
 
 
 class Line(NamedTuple):
@@ -74,20 +74,35 @@ def read_table(path: Path) -> pd.DataFrame | None:
 
 
 def comparison_tables(comparison: pd.DataFrame) -> list[Table]:
-    """One table per data set, pair and library, of every method beside the baseline; footnotes below each."""
+    """Every method beside the baseline, as ``tables/comparison.html`` has it: a table per data set and pair."""
     tables = []
-    order = comparison.assign(_place=comparison["backend"].map(backend_order)).sort_values("_place", kind="stable")
-    groups = dict(list(order.groupby(["dataset", "pair", "backend"], sort=False)))
-    pairs = list(comparison[["dataset", "pair"]].drop_duplicates().itertuples(index=False, name=None))
-    for dataset, pair, backend in sorted(groups, key=lambda cell: pairs.index(cell[:2])):
-        rows = groups[dataset, pair, backend]
+    for rows in groups(comparison):
+        caption, libraries = heading(rows)
         notes = list(dict.fromkeys(note for note in rows["note"] if note))
-        caption = f"{dataset} · {pair} · {backend_label(str(backend))}: test {metric_label(rows['metric'].iloc[0])}"
-        records = rows.to_dict("records")
-        for record in records:
-            record["mark"] = notes.index(record["note"]) + 1 if record["note"] else 0
+        lines = []
+        for row in rows.to_dict("records"):
+            texts = texts_of(row, libraries)
+            texts["Verdict"] += f" [{notes.index(row['note']) + 1}]" if row["note"] else ""
+            lines.append(Line(list(texts.values()), _shows(row)))
         numbered = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
-        tables.append(_table(caption, records, COMPARED, strong=_shows, notes=numbered))
+        tables.append(Table(caption, list(COLUMNS), lines, WORDS, numbered))
+    return tables
+
+
+def best_tables(comparison: pd.DataFrame) -> list[Table]:
+    """Of each data set and pair, how far the students are behind the one with the highest mean."""
+    tables = []
+    for rows in groups(comparison):
+        caption, libraries = heading(rows)
+        ranked = rows[rows["best_diff"].notna()].sort_values("best_diff", ascending=False, kind="stable")
+        lines = [
+            Line(
+                [texts_of(row, libraries)["Method"], _points("best_diff")(row), _interval("best_low", "best_high")(row)]
+            )
+            for row in ranked.to_dict("records")
+        ]
+        if lines:
+            tables.append(Table(caption, ["Method", "Behind the best, points", "Interval"], lines, WORDS, []))
     return tables
 
 
@@ -212,23 +227,12 @@ def _interval(low: str, high: str) -> Callable[[Record], str]:
     return lambda r: f"[{signed(r[low])}, {signed(r[high])}]" if _known(r[low]) else NOTHING
 
 
-def _mean(record: Record) -> str:
-    if not _known(record["mean"]):
-        return NOTHING
-    std = f" ± {100 * record['std']:.1f}" if _known(record["std"]) else ""
-    return f"{100 * record['mean']:.1f}{std}"
-
-
 def _p(name: str) -> Callable[[Record], str]:
     def write(record: Record) -> str:
         p = record[name]
         return NOTHING if not _known(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
     return write
-
-
-def _method(record: Record) -> str:
-    return f"{record['method']} (baseline)" if record["method"] == record["baseline"] else str(record["method"])
 
 
 def _verdict(record: Record) -> str:
@@ -250,19 +254,6 @@ def _with_interval(name: str, low: str, high: str, scale: float = 1.0) -> Callab
     return write
 
 
-COMPARED: dict[str, Callable[[Record], str]] = {
-    "Method": _method,
-    "Verdict": _verdict,
-    "Mean ± std, %": _mean,
-    "Difference, points": _points("diff"),
-    "95% interval": _interval("ci_low", "ci_high"),
-    "p, adjusted": _p("p_holm"),
-    "Best": _text("best"),
-    "Gap closed": _format("gap_closed", "{:.0f}%", 100),
-    "Detectable, points": _format("detectable", "{:.1f}", 100),
-    "Seeds needed": _format("seeds_needed", "{:.0f}"),
-    "Seeds ok": lambda r: f"{r['n_ok']} / {r['n']}",
-}
 EQUIVALENT: dict[str, Callable[[Record], str]] = {
     "Method": _text("method"),
     "Pairs": _format("n_pairs", "{:.0f}"),

@@ -1,354 +1,377 @@
 """Which differences between methods are shown, and which are not. The unit is the seed, and seeds are paired.
 
-Seed s fixes split, teacher, initial weights and batch order for every method of a cell (data set, backend, pair), so
-every statement here is about the differences method - baseline, seed by seed. Importing this module imports no torch.
+Seed s fixes split, teacher, initial weights and batch order for every method of a data set and pair, so every statement
+here is about the differences method - baseline, seed by seed. docs/statistics.md explains the tests. Importing this
+module imports no torch.
 """
 
+import itertools
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from scipy import stats
 
 from distillbench.params import MIN_SEEDS
-from distillbench.statistics.frames import CELL, check_runs, failures, finished, seeds_in_words, shared_teachers
+from distillbench.predictions import Rows
+from distillbench.statistics.frames import check_runs, failures, finished, seeds_in_words, shared_teachers
 from distillbench.statistics.paired import (
     ALPHA,
+    COLLAPSE,
     DELTA,
-    RESAMPLES,
-    Estimate,
-    Interval,
-    bca_interval,
+    Deltas,
     equivalence_p,
     holm,
-    mixed_estimate,
-    paired_differences,
-    paired_estimate,
-    paired_t_p,
-    rank_biserial,
-    share_improved,
-    sign_flip_p,
+    margin,
     signed_rank_p,
-    t_interval,
-    two_sided_p,
-    worse_than_best_p,
+    step_down_p,
 )
-from distillbench.statistics.power import seeds_needed, smallest_detectable
+from distillbench.statistics.power import POWER
+from distillbench.statistics.two_way import Sample, TwoWay, interval_of, mean_of
+from distillbench.wording import backend_label, backend_order
 
-COMPARISON_COLUMNS = [
-    *CELL, "method", "role", "baseline", "metric", "resplit", "params", "n_ok", "n", "mean", "std", "n_pairs", "diff",
-    "diff_std", "ci_low", "ci_high", "test", "p_value", "p_holm", "p_holm_table", "p_wilcoxon", "p_ttest",
-    "p_ttest_holm", "p_resplit", "p_resplit_holm", "p_equivalent", "p_equivalent_resplit", "effect", "p_improve",
-    "gap_closed", "level", "detectable", "seeds_needed", "best", "p_best", "verdict", "note",
-]  # fmt: skip
-Test = Literal["wilcoxon", "permutation"]
-Family = Literal["cell", "table"]
-Row = dict[str, Any]
-_Scores = dict[str, "pd.Series[float]"]  # of the finished seeds, by method
-TESTS: dict[str, Callable[[ArrayLike], float]] = {"wilcoxon": signed_rank_p, "permutation": sign_flip_p}
-MIXED = "mixed model"
+TESTED = ("better", "worse", "equivalent", "no difference shown")  # how verdicts begin that a test stands behind
+LESS = ", by less than δ"
+NAN = math.nan
+
+
+@dataclass
+class Compared:
+    """A method on one data set and pair, beside the baseline. Metrics are fractions, NaN is what is not known.
+
+    Attributes:
+        backend: the library; several joined by ``+`` where they agree: see ``_together``.
+        resplit: every seed has a split of its own.
+        n_ok, n: seeds that finished (with each of the libraries), and that were asked for.
+        mean, std: of the test metric over the seeds that finished; the sample standard deviation.
+        n_pairs: seeds that the baseline finished, too. What follows is about these.
+        diff, diff_std: mean and sample standard deviation of the differences to the baseline.
+        se, se_rows: standard error of ``diff``, and the part of it that is of the test rows (``two_way``); n_rows: how
+            many there were; 0 where no predictions are stored, and the error is of seeds alone.
+        ci_low, ci_high: interval of ``diff``: those of all methods of the data set and pair hold together with 95%
+            (1 - alpha).
+        improved, collapsed: seeds above the baseline's; seeds ten points or more below the method's median.
+        p, p_table: of step-down max-|t| over the methods of the data set and pair (``paired.step_down_p``), and of
+            all of the table.
+        p_wilcoxon: signed-rank test with Holm's correction, for comparison; it decides nothing.
+        p_equivalent: two one-sided tests within ±``delta``, by Holm; unknown where seeds collapsed.
+        detectable: smallest true difference whose interval would exclude 0 with 80% power; likewise.
+        gap_closed: ``diff`` as a share of the teacher's, where both are positive and the teacher's is shown.
+        best_diff, best_low, best_high: difference to the student with the highest mean, and its interval; those of all
+            pairs hold together. Over the seeds that all of them finished; NaN for who lacks one.
+        verdict: see ``compare``.
+    """
+
+    dataset: str
+    backend: str
+    pair: str
+    method: str
+    role: str
+    baseline: str
+    metric: str
+    resplit: bool
+    params: int | None
+    n_ok: int
+    n: int
+    mean: float
+    std: float
+    n_pairs: int = 0
+    diff: float = NAN
+    diff_std: float = NAN
+    se: float = NAN
+    se_rows: float = NAN
+    n_rows: int = 0
+    ci_low: float = NAN
+    ci_high: float = NAN
+    improved: int = 0
+    collapsed: int = 0
+    p: float = NAN
+    p_table: float = NAN
+    p_wilcoxon: float = NAN
+    p_equivalent: float = NAN
+    detectable: float = NAN
+    gap_closed: float = NAN
+    best_diff: float = NAN
+    best_low: float = NAN
+    best_high: float = NAN
+    delta: float = DELTA
+    verdict: str = ""
+    note: str = ""
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is the baseline, a teacher or another control: in no family of tests."""
+        return self.role != "student" or self.method == self.baseline
+
+    def add_note(self, text: str) -> None:
+        """Say one thing more."""
+        self.note = "; ".join(filter(None, [self.note, text]))
+
+
+COMPARISON_COLUMNS = [field.name for field in fields(Compared)]
 
 
 def compare(
     runs: pd.DataFrame,
+    rows: Rows | None = None,
     *,
     baseline: str = "supervised",
     alpha: float = ALPHA,
-    delta: float = DELTA,
-    test: Test = "wilcoxon",
-    family: Family = "cell",
+    delta: Deltas = DELTA,
     min_seeds: int = MIN_SEEDS,
-    resamples: int = RESAMPLES,
 ) -> pd.DataFrame:
-    """Compare every method with ``baseline`` within each cell (data set, backend, pair), paired over seeds.
+    """Compare every method with ``baseline`` on each data set and pair, paired over seeds.
 
-    ``runs`` has one row per run (see ``tables.runs_table``). One row per cell and method comes back, the teacher first,
-    then the baseline, then the methods in order of appearance, with COMPARISON_COLUMNS. Metrics are fractions:
-
-    - ``mean`` and sample ``std`` of the test metric over the ``n_ok`` of ``n`` seeds that finished;
-    - over the ``n_pairs`` seeds finished by both: ``diff`` (mean difference to the baseline) with its 95% BCa interval
-      (from ``min_seeds`` pairs on), ``diff_std`` (of the differences), ``effect`` (``rank_biserial``), ``p_improve``,
-      and ``gap_closed``: that difference as a share of the teacher's, over the seeds that all three finished, where the
-      test shows the teacher to be ahead of the baseline;
-    - ``p_value`` of the ``test`` that decides: "wilcoxon" (``signed_rank_p``), "permutation" (``sign_flip_p``), or,
-      whatever was asked for, "mixed model" (``mixed_estimate``, of which ``diff`` and its interval are then, too) in a
-      cell where seeds share teachers; ``p_wilcoxon`` and ``p_ttest`` (``p_ttest_holm``) beside it decide nothing;
-    - ``p_holm``: ``p_value`` adjusted by Holm (1979) over the ``family``: the methods of the cell, or of the whole
-      table, that have ``min_seeds`` pairs; ``p_resplit_holm``, ``p_equivalent`` (two one-sided tests within ±``delta``)
-      and ``p_equivalent_resplit`` (the same with Nadeau and Bengio's error) likewise; ``p_holm_table``: always over the
-      whole table;
-    - ``detectable``: the smallest difference that these seeds would show with 80% power, ``seeds_needed``: the seeds
-      that a difference as large as the one seen would need, both for the signed-rank test at ``level``; see ``power``;
-    - ``best``: "best" for the student with the highest mean, "not worse" where ``p_best`` does not show a student to be
-      worse than it, else empty; see ``_mark_best``. Of re-drawn splits it speaks of these splits.
-
-    Teacher and baseline are controls and belong to no family. Raises ValueError where ``runs`` lacks a column or the
-    baseline, has two runs of one seed, or a finished run without a test value; for an unknown test or family, or a
-    margin that is not positive.
+    ``runs`` has one row per run (``runs.runs_table``), ``rows`` the score of each test row (``predictions``). A row per
+    data set, pair and method comes back, with COMPARISON_COLUMNS (``Compared``): the teacher first, then other controls
+    and the baseline, then the methods in order of appearance. A method has one row where the libraries agree on it, and
+    one for each where they do not. delta: margin of equivalence (``paired.margin``).
 
     ``verdict`` is one of
 
-    - ``better``, ``worse``: p_holm <= alpha (and, where the split is redrawn per seed, p_resplit_holm <= alpha);
-    - ``better on these splits``, ``worse on these splits``: the split is redrawn and only p_holm <= alpha;
-    - ``equivalent within δ``: no difference shown and p_equivalent <= alpha (redrawn splits: p_equivalent_resplit, too;
-      with the first alone it is ``equivalent within δ on these splits``);
+    - ``better``, ``worse``: the p of step-down max-|t| is at most ``alpha``, and the simultaneous two-way interval
+      excludes 0; ``…, by less than δ`` where the difference is shown to be within the margin, too;
+    - ``equivalent within δ``: no difference is shown, and two one-sided tests show it to be within ±δ;
     - ``no difference shown``: which is not "equal";
-    - ``too few seeds``: fewer than ``min_seeds`` pairs, or one teacher for all;
+    - ``too few seeds``: fewer than ``min_seeds`` pairs, or teachers where seeds share them;
     - ``control``; ``skipped``; ``all failed``.
 
-    Why two kinds of "better" where the split is redrawn: given the data set, seeds (split, initialisation) are
-    independent and identically distributed, so the signed-rank test is valid for the difference expected over splits of
-    THIS data set. ``p_resplit`` (Nadeau and Bengio) speaks of new data from the same source: re-drawn splits share
-    most of their nodes, so the variance of the mean difference does not vanish with the number of seeds; its factor is
-    1/n + n_test/n_train. With 50 training labels of 1,500 nodes that ratio is 29 and the test can hardly ever reject.
-    The stronger word needs both tests; the weaker says what has been shown. Fixed splits: one data set, one claim.
+    Both are asked for, since flips of the signs of seeds are exact with few seeds but know nothing of test rows.
+    Raises ValueError where ``runs`` lacks a column or the baseline, has two runs of one seed, or a finished run without
+    a test value, or where a margin is not positive.
     """
     check_runs(runs, baseline)
-    for name, value, known in (("test", test, TESTS), ("family", family, ("cell", "table"))):
-        if value not in known:
-            raise ValueError(f"{name}: unknown {value!r}: choose from {', '.join(known)}")
-    if not delta > 0:
-        raise ValueError(f"delta: {delta} is not a margin; give a positive fraction such as 0.01")
-    teachers = list(pd.unique(runs.loc[runs["role"] == "teacher", "method"]))
-    students = [m for m in pd.unique(runs["method"]) if m != baseline and m not in teachers]
-    cells: list[tuple[list[Row], _Scores, _Decision]] = []
-    for _, cell in runs.groupby(CELL, sort=False):
-        of = {str(method): of_method for method, of_method in cell.groupby("method", sort=False)}
-        present = [m for m in dict.fromkeys([*teachers, baseline, *students]) if m in of]
-        scores = {m: finished(of_method) for m, of_method in {baseline: cell.head(0), **of}.items()}
-        decide = _Decision(test, shared_teachers(cell), alpha, delta, min_seeds)
-        members = [
-            _summary(of[m], of.get(baseline, cell.head(0)), baseline, scores, decide, resamples) for m in present
-        ]
-        _close_gaps(members, scores, baseline, decide)
-        cells.append((members, scores, decide))
-    every = [row for members, _, _ in cells for row in members]
-    for rows in [members for members, _, _ in cells] if family == "cell" else [every]:
-        _adjust(rows, alpha, min_seeds)
-    tested = _family(every, min_seeds)
-    for row, p in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
-        row["p_holm_table"] = p
-    for row in every:
-        row["verdict"] = _verdict(row, alpha, min_seeds)
-    for members, scores, decide in cells:
-        _mark_best(members, scores, decide)
-    return pd.DataFrame(every, columns=COMPARISON_COLUMNS).astype({"params": "Int64", "seeds_needed": "Int64"})
+    found = [
+        _Family(of_pair, rows or {}, baseline, alpha, margin(delta, str(dataset), str(pair)), min_seeds)
+        for (dataset, pair), of_pair in runs.groupby(["dataset", "pair"], sort=False)
+    ]
+    _adjust_table(found)
+    every = [asdict(row) for family in found for row in family.finish()]
+    return pd.DataFrame(every, columns=COMPARISON_COLUMNS).astype({"params": "Int64"})
 
 
-class _Decision:
-    """The test that decides in one cell. ``teachers``: who taught which seed, where seeds share teachers."""
+class _Family:
+    """The methods of one data set and pair, which are tested together."""
 
     def __init__(
-        self, test: Test, teachers: "pd.Series[Any] | None", alpha: float, delta: float, min_seeds: int
+        self, runs: pd.DataFrame, stored: Rows, baseline: str, alpha: float, delta: float, min_seeds: int
     ) -> None:
-        self.name = test if teachers is None else MIXED
-        self.test, self.teachers, self.alpha, self.delta, self.min_seeds = test, teachers, alpha, delta, min_seeds
+        self.baseline, self.alpha, self.delta, self.min_seeds = baseline, alpha, delta, min_seeds
+        self.dataset, self.pair = str(runs["dataset"].iloc[0]), str(runs["pair"].iloc[0])
+        self.units = next(
+            (units for _, cell in runs.groupby("backend") if (units := shared_teachers(cell)) is not None), None
+        )
+        self.common = _common(runs)
+        self.of = {(str(m), str(b)): each for (m, b), each in runs.groupby(["method", "backend"], sort=False)}
+        self.alone = {key: self._sample(key, each, stored) for key, each in self.of.items()}
+        self.rows: list[Compared] = []
+        self.samples: list[Sample] = []
+        self.differences: list[Sample] = []
+        for method in self._ordered(runs):
+            for backends in self._together(method):
+                self._add(method, backends)
+        # together, what has enough pairs; the teacher and others for themselves
+        self.tested = [j for j, row in enumerate(self.rows) if not row.is_control and self._units_of(j) >= min_seeds]
+        self._test()
+        self._find_best()
 
-    def estimate(self, d: "pd.Series[float]") -> Estimate:
-        """The mean of the differences ``d`` (by seed) and its error."""
-        return paired_estimate(d) if self.teachers is None else mixed_estimate(d, self.teachers[d.index])
+    def _sample(self, key: tuple[str, str], of_method: pd.DataFrame, stored: Rows) -> Sample:
+        method, backend = key
+        scores = finished(of_method)
+        found = {seed: stored.get((self.dataset, backend, self.pair, method, int(seed))) for seed in scores.index}
+        known = {seed: each for seed, each in found.items() if each is not None}
+        return Sample(scores, known if len(known) == len(scores) else None)
 
-    def p(self, d: "pd.Series[float]") -> float:
-        """The p that decides."""
-        return TESTS[self.test](d.to_numpy(float)) if self.teachers is None else two_sided_p(self.estimate(d))
+    def _ordered(self, runs: pd.DataFrame) -> list[str]:
+        """Teacher, other controls, baseline, students."""
+        role = runs.drop_duplicates("method").set_index("method")["role"]
+        place = {"teacher": 0, "student": 3}
+        names = [str(name) for name in role.index]
+        return sorted(names, key=lambda name: 2 if name == self.baseline else place.get(role[name], 1))
 
-    def interval(self, d: "pd.Series[float]", resamples: int) -> Interval:
-        """95% interval of the mean; none of too few seeds, of which a bootstrap's would be far too narrow."""
-        if len(d) < self.min_seeds:
-            return Interval(math.nan, math.nan)
-        if self.teachers is None:
-            return bca_interval(d, resamples=resamples)
-        return t_interval(self.estimate(d))
+    def _together(self, method: str) -> list[tuple[str, ...]]:
+        """The libraries whose runs are one row, and those that have one each.
 
+        Two libraries give the same score to the last digit in most runs: they are one piece of evidence, not two. They
+        agree where they finished the same seeds, and these do not show the means of two to differ by more than δ (by
+        flips of signs), of the method and of the baseline.
+        """
+        there = sorted((b for m, b in self.of if m == method), key=backend_order)
+        skipped = [b for b in there if (self.of[method, b]["status"] == "skipped").all()]
+        live = [b for b in there if b not in skipped]
+        alike = self._agree(method, live) and (method == self.baseline or self._agree(self.baseline, live))
+        return [tuple(live)] * bool(live) + [(b,) for b in skipped] if alike else [(b,) for b in there]
 
-def _differences(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":
-    """a - b by seed, over the seeds that both finished."""
-    return pd.Series(paired_differences(a, b), index=a.index.intersection(b.index), dtype=float)
+    def _agree(self, method: str, backends: Sequence[str]) -> bool:
+        scores = [self.alone[method, b].scores for b in backends if (method, b) in self.alone]
+        for a, b in itertools.combinations(scores, 2):
+            if not a.index.equals(b.index):
+                return False
+            d = (a - b).to_numpy(float)
+            if d.size and (abs(d.mean()) > self.delta and step_down_p(d)[0] <= self.alpha):
+                return False
+        return True
 
+    def _add(self, method: str, backends: tuple[str, ...]) -> None:
+        frames = [self.of[method, b] for b in backends]
+        sample = mean_of([self.alone[method, b] for b in backends])
+        against = [self.alone[self.baseline, b] for b in backends if (self.baseline, b) in self.alone]
+        reference = mean_of(against) if len(against) == len(backends) else Sample(pd.Series(dtype=float))
+        d = sample - reference if method != self.baseline else Sample(pd.Series(dtype=float))
+        frame, known = frames[0], pd.concat([f["params"] for f in frames]).dropna()
+        median = sample.scores.median()
+        row = Compared(
+            dataset=self.dataset,
+            backend="+".join(backends),
+            pair=self.pair,
+            method=method,
+            role=str(frame["role"].iloc[0]),
+            baseline=self.baseline,
+            metric=str(frame["metric"].iloc[0]),
+            resplit=any(bool(f["resplit"].astype(bool).any()) for f in frames),
+            params=int(known.iloc[0]) if len(known) else None,
+            n_ok=len(sample.scores),
+            n=max(map(len, frames)),
+            mean=sample.scores.mean(),
+            std=sample.scores.std(ddof=1),
+            n_pairs=len(d.scores),
+            diff_std=d.scores.std(ddof=1) if d.scores.nunique() > 1 else 0.0 if len(d.scores) > 1 else NAN,
+            improved=int((d.scores > 0).sum()),
+            collapsed=int((sample.scores <= median - COLLAPSE + 1e-12).sum()),
+            delta=self.delta,
+            note=self._note(method, backends, len(d.scores)),
+        )
+        if (skip := [f for f in frames if (f["status"] == "skipped").all()]) and len(skip) == len(frames):
+            row.verdict = "skipped"
+        if len(d.scores) > 1 and not d.scores.any():
+            row.add_note(f"identical to {self.baseline} in every seed")
+        self.rows.append(row)
+        self.samples.append(sample)
+        self.differences.append(d)
 
-def _summary(
-    of_method: pd.DataFrame,
-    of_baseline: pd.DataFrame,
-    baseline: str,
-    scores: _Scores,
-    decide: _Decision,
-    resamples: int,
-) -> Row:
-    """One row of ``compare`` before anything that needs the other methods of the cell."""
-    score = scores[of_method["method"].iloc[0]]
-    d = _differences(score, scores[baseline])
-    known = of_method["params"].dropna()
-    row: Row = {name: of_method[name].iloc[0] for name in [*CELL, "method", "role", "metric"]} | {
-        "baseline": baseline,
-        "resplit": bool(of_method["resplit"].astype(bool).any()),
-        "params": int(known.iloc[0]) if len(known) else pd.NA,
-        "n_ok": len(score),
-        "n": len(of_method),
-        "mean": score.mean(),
-        "std": score.std(ddof=1),
-        "n_pairs": 0,
-        "seeds_needed": pd.NA,
-        "best": "",
-        "note": _note(of_method, of_baseline, baseline, len(d)),
-        "skipped": bool((of_method["status"] == "skipped").all()),
-    }
-    if row["method"] == baseline or d.empty:
-        return row
-    ok = of_method[of_method["status"] == "ok"]
-    ratio = float((ok["n_test"].astype(float) / ok["n_train"].astype(float)).mean()) if row["resplit"] else math.nan
-    interval, estimate = decide.interval(d, resamples), decide.estimate(d)
-    if len(d) > 1 and not d.any():
-        _add_note(row, f"identical to {baseline} in every seed")
-    if decide.teachers is not None:
-        ratio = math.nan  # a teacher of several seeds is of one split
-        taught = decide.teachers[d.index].nunique()
-        about = f"{len(d)} seeds share {taught} teacher{'s' * (taught > 1)}"
-        model = "difference, interval and test are of a mixed model"
-        _add_note(row, f"{about}: {model}" if taught > 1 else f"{about}: nothing is known of others")
-    return row | {
-        "n_pairs": len(d),
-        "diff": estimate.mean,
-        "diff_std": 0.0 if d.nunique() == 1 else d.std(ddof=1),
-        "ci_low": interval.low,
-        "ci_high": interval.high,
-        "test": decide.name,
-        "p_value": decide.p(d),
-        "p_wilcoxon": signed_rank_p(d),
-        "p_ttest": paired_t_p(d),
-        "p_resplit": paired_t_p(d, test_over_train=ratio),
-        "p_equivalent": equivalence_p(estimate, decide.delta),
-        "p_equivalent_resplit": equivalence_p(paired_estimate(d, test_over_train=ratio), decide.delta),
-        "effect": rank_biserial(d),
-        "p_improve": share_improved(d),
-        "nonzero": int((d != 0).sum()),
-    }
+    def _note(self, method: str, backends: tuple[str, ...], pairs: int) -> str:
+        """Which seeds failed and why, and what that leaves of the pairing."""
+        parts = [self._failures(method, backends)]
+        seeds = {int(seed) for b in backends for seed in self.of[method, b]["seed"]}
+        known = {
+            int(seed) for b in backends if (self.baseline, b) in self.of for seed in self.of[self.baseline, b]["seed"]
+        }
+        skipped = all((self.of[method, b]["status"] == "skipped").all() for b in backends)
+        if method != self.baseline and pairs < len(seeds) and not skipped:
+            parts.append(f"{self.baseline}: {text}" if (text := self._failures(self.baseline, backends)) else "")
+            parts.append(f"no run of {self.baseline} for {seeds_in_words(seeds - known)}" if seeds - known else "")
+            parts.append(f"compared over {pairs} of {len(seeds)} seeds")
+        return "; ".join(filter(None, parts))
 
+    def _failures(self, method: str, backends: tuple[str, ...]) -> str:
+        said: dict[str, list[str]] = {}
+        for backend in backends:
+            if (method, backend) in self.of and (text := failures(self.of[method, backend])):
+                said.setdefault(text, []).append(backend)
+        if len(said) == 1 and len(next(iter(said.values()))) == len(backends):
+            return next(iter(said))
+        return "; ".join(f"{backend_label('+'.join(where))}: {text}" for text, where in said.items())
 
-def _close_gaps(rows: list[Row], scores: _Scores, baseline: str, decide: _Decision) -> None:
-    """``gap_closed`` of each student: meaningful only where the test shows the teacher to be ahead of the baseline."""
-    taught = next((row for row in rows if row["role"] == "teacher"), None)
-    if taught is None or taught["n_pairs"] < decide.min_seeds:
-        return
-    if not (taught["diff"] > 0 and taught["p_value"] <= decide.alpha):
-        return
-    ahead = _differences(scores[taught["method"]], scores[baseline])
-    for row in rows:
-        if row["n_pairs"] and row is not taught:
-            d = _differences(scores[row["method"]], scores[baseline])
-            seeds = d.index.intersection(ahead.index)
+    def _units_of(self, j: int) -> int:
+        scores = self.differences[j].scores
+        return len(scores) if self.units is None else int(self.units[scores.index].nunique())
+
+    def _test(self) -> None:
+        """Estimates, intervals and tests of every difference."""
+        self.two_way = TwoWay(self.differences, self.units, self.common)
+        level = self.two_way.level(self.tested, self.alpha) if self.tested else self.alpha
+        adjusted = dict(zip(self.tested, step_down_p(self.two_way.by_unit[self.tested]), strict=True))
+        for j, row in enumerate(self.rows):
+            if not row.n_pairs:
+                continue
+            estimate, n = self.two_way.estimate(j), self._units_of(j)
+            row.diff, row.n_rows = estimate.mean, int(self.two_way.n_rows[j])
+            if self.units is not None:
+                shared = f"{row.n_pairs} seeds share {n} teacher{'s' * (n > 1)}"
+                row.add_note(f"{shared}: the unit is the teacher" if n > 1 else f"{shared}: nothing is known of others")
+            if n < self.min_seeds:
+                continue
+            own = level if j in adjusted else self.alpha
+            row.se, row.se_rows = estimate.se, math.sqrt(self.two_way.variance_of_rows[j]) if row.n_rows else NAN
+            row.ci_low, row.ci_high = interval_of(estimate, own)
+            row.p = adjusted[j] if j in adjusted else float(step_down_p(self.two_way.by_unit[[j]])[0])
+            if not row.collapsed:
+                row.p_equivalent = equivalence_p(estimate, self.delta)
+                reach = stats.t.ppf(1 - own / 2, estimate.df) + stats.t.ppf(POWER, estimate.df)
+                row.detectable = float(reach * estimate.se)
+        tested = [self.rows[j] for j in self.tested]
+        by_unit = self.two_way.by_unit[self.tested]
+        wilcoxon = holm([signed_rank_p(d[~np.isnan(d)].round(12)) for d in by_unit])
+        for row, p, same in zip(tested, wilcoxon, holm([row.p_equivalent for row in tested]), strict=True):
+            row.p_wilcoxon, row.p_equivalent = p, same
+        self._close_gaps()
+
+    def _close_gaps(self) -> None:
+        """Meaningful only where the teacher is shown to be ahead of the baseline."""
+        taught = {row.backend: j for j, row in enumerate(self.rows) if row.role == "teacher"}
+        for j, row in enumerate(self.rows):
+            ahead = next((t for b, t in taught.items() if set(row.backend.split("+")) <= set(b.split("+"))), None)
+            if ahead is None or row.role != "student" or not row.diff > 0:
+                continue
+            teacher = self.rows[ahead]
+            if not (teacher.diff > 0 and teacher.p <= self.alpha and teacher.ci_low > 0):
+                continue
+            seeds = self.differences[j].scores.index.intersection(self.differences[ahead].scores.index)
             if len(seeds):
-                gap = decide.estimate(ahead[seeds]).mean
-                row["gap_closed"] = decide.estimate(d[seeds]).mean / gap if gap > 0 else math.nan
+                both = TwoWay([self.differences[k].over(seeds) for k in (j, ahead)], self.units)
+                row.gap_closed = float(both.mean[0] / both.mean[1]) if both.mean[1] > 0 and both.mean[0] > 0 else NAN
+
+    def _find_best(self) -> None:
+        """The difference to the student with the highest mean, over the seeds that all with the most finished."""
+        students = [j for j, row in enumerate(self.rows) if row.role == "student" and row.n_ok]
+        most = max((self.rows[j].n_ok for j in students), default=0)
+        complete = [set(self.samples[j].scores.index) for j in students if self.rows[j].n_ok == most]
+        seeds = sorted(set.intersection(*complete)) if complete else []
+        ranked = [j for j in students if set(seeds) <= set(self.samples[j].scores.index)]
+        units = len(seeds) if self.units is None else self.units[seeds].nunique()
+        if units < self.min_seeds or len(ranked) < 2:
+            return
+        samples = [self.samples[j].over(pd.Index(seeds)) for j in ranked]
+        _, estimates, intervals = TwoWay(samples, self.units, self.common).to_best(self.alpha)
+        for j, estimate, interval in zip(ranked, estimates, intervals, strict=True):
+            row = self.rows[j]
+            row.best_diff, row.best_low, row.best_high = estimate.mean, *interval
+
+    def finish(self) -> list[Compared]:
+        """The rows with their verdicts."""
+        for row in self.rows:
+            row.verdict = row.verdict or self._verdict(row)
+        return self.rows
+
+    def _verdict(self, row: Compared) -> str:
+        if row.n_ok == 0:
+            return "all failed"
+        if row.is_control:
+            return "control"
+        if math.isnan(row.p):
+            return "too few seeds"
+        if row.p <= self.alpha and not row.ci_low <= 0 <= row.ci_high:
+            word = "better" if row.diff > 0 else "worse"
+            return word + LESS if row.p_equivalent <= self.alpha else word
+        return "equivalent within δ" if row.p_equivalent <= self.alpha else "no difference shown"
 
 
-def _mark_best(rows: list[Row], scores: _Scores, decide: _Decision) -> None:
-    """Which students are not shown to be worse than the one with the highest mean (see ``worse_than_best_p``).
-
-    Compared over the seeds that all with the most finished seeds finished; who lacks any of these gets no mark and a
-    note. Too few seeds, shared teachers, or a best that is worse than the baseline: no mark at all. The verdicts are
-    heard, too: what is worse than the baseline is worse than the best; and the baseline is worse than the best if, and
-    only if, that one's verdict is that it is better.
-    """
-    students = [row for row in rows if row["role"] == "student" and row["n_ok"]]
-    most = max((row["n_ok"] for row in students), default=0)
-    if most < decide.min_seeds or decide.teachers is not None:
-        return
-    complete = [set(scores[row["method"]].index) for row in students if row["n_ok"] == most]
-    seeds = sorted(set.intersection(*complete))
-    ranked = [row for row in students if set(seeds) <= set(scores[row["method"]].index)]
-    if len(seeds) < decide.min_seeds or len(ranked) < 2:
-        return
-    for row in students:
-        if all(row is not other for other in ranked):
-            _add_note(row, f"not ranked for the best: finished {row['n_ok']} of the {most} seeds that others did")
-    p = worse_than_best_p(np.column_stack([scores[row["method"]][seeds] for row in ranked]))
-    means = [scores[row["method"]][seeds].mean() for row in ranked]
-    best = ranked[means.index(max(means))]
-    if best["verdict"].startswith("worse"):
-        return
-    for row in ranked:
-        if row["n_ok"] > len(seeds):
-            _add_note(row, f"ranked for the best over the {len(seeds)} seeds that all finished")
-    for row, each in zip(ranked, p, strict=True):
-        row["p_best"] = math.nan if row is best else float(each)
-        beaten = row["p_best"] <= decide.alpha or row["verdict"].startswith("worse")
-        if row["method"] == row["baseline"] and row is not best:
-            row["p_best"], beaten = best.get("p_holm", math.nan), best["verdict"].startswith("better")
-        row["best"] = "best" if row is best else "" if beaten else "not worse"
+def _common(runs: pd.DataFrame) -> float:
+    """The share of the training rows that two seeds have in common where each draws its own split; else 0."""
+    drawn = runs[runs["resplit"].astype(bool) & (runs["status"] == "ok")]
+    if drawn.empty or "n_train" not in drawn.columns:
+        return 0.0
+    train, val, test = (drawn[name].astype(float).mean() for name in ("n_train", "n_val", "n_test"))
+    share = train / (train + val + test)
+    return 0.0 if math.isnan(share) else share
 
 
-def _family(rows: list[Row], min_seeds: int) -> list[Row]:
-    """The rows that are tested together: no controls, and none of too few seeds or teachers."""
-    return [
-        row for row in rows
-        if row["role"] == "student" and row["method"] != row["baseline"] and row["n_pairs"] >= min_seeds
-        and not math.isnan(row["p_value"])
-    ]  # fmt: skip
-
-
-def _adjust(rows: list[Row], alpha: float, min_seeds: int) -> None:
-    """Holm over one family, and its power; a family that cannot reject at any outcome is told so."""
-    family = _family(rows, min_seeds)
-    if not family:
-        return
-    for name, adjusted in (
-        ("p_value", "p_holm"),
-        ("p_ttest", "p_ttest_holm"),
-        ("p_resplit", "p_resplit_holm"),
-        ("p_equivalent", "p_equivalent"),
-        ("p_equivalent_resplit", "p_equivalent_resplit"),
-    ):
-        for row, p in zip(family, holm([row[name] for row in family]), strict=True):
-            row[adjusted] = p
-    level = alpha / len(family)  # Holm's first step: what is shown there is shown whatever the other methods do
-    for row in family:
-        row["level"] = level
-        if row["test"] != MIXED:
-            row["detectable"] = smallest_detectable(row["n_pairs"], row["diff_std"], level)
-            needed = seeds_needed(row["diff"], row["diff_std"], level)
-            row["seeds_needed"] = pd.NA if needed is None else needed
-    pairs = max(row["nonzero"] for row in family)
-    smallest = len(family) * 2.0 ** (1 - pairs)
-    if pairs and smallest > alpha:
-        reason = f"{pairs} pairs that differ, {len(family)} methods: Holm's p cannot be below {min(smallest, 1):.3f}"
-        for row in family:
-            if row["test"] != MIXED:
-                _add_note(row, f"{reason}, more seeds are needed")
-
-
-def _verdict(row: Row, alpha: float, min_seeds: int) -> str:
-    if row["skipped"]:
-        return "skipped"
-    if row["n_ok"] == 0:
-        return "all failed"
-    if row["role"] == "teacher" or row["method"] == row["baseline"]:
-        return "control"
-    if row["n_pairs"] < min_seeds or math.isnan(row["p_value"]):
-        return "too few seeds"
-    splits = " on these splits" if row["resplit"] else ""
-    if row["p_holm"] <= alpha and (row["test"] == MIXED or row["diff"] * row["effect"] > 0):
-        word = "better" if row["diff"] > 0 else "worse"
-        return word if row["p_resplit_holm"] <= alpha else word + splits
-    if row["p_holm"] <= alpha:
-        _add_note(row, "ranks and mean differ in direction")
-    elif row["p_equivalent"] <= alpha:
-        return "equivalent within δ" + ("" if row["p_equivalent_resplit"] <= alpha else splits)
-    return "no difference shown"
-
-
-def _add_note(row: Row, text: str) -> None:
-    row["note"] = "; ".join(filter(None, [row["note"], text]))
-
-
-def _note(of_method: pd.DataFrame, of_baseline: pd.DataFrame, baseline: str, pairs: int) -> str:
-    """Which seeds failed and why, and what that leaves of the pairing."""
-    parts = [failures(of_method)]
-    seeds, reference = set(of_method["seed"]), set(of_baseline["seed"])
-    is_baseline = of_method["method"].iloc[0] == baseline
-    if not is_baseline and pairs < len(seeds) and (of_method["status"] != "skipped").any():
-        parts.append(f"{baseline}: {text}" if (text := failures(of_baseline)) else "")
-        parts.append(f"no run of {baseline} for {seeds_in_words(seeds - reference)}" if seeds - reference else "")
-        parts.append(f"compared over {pairs} of {len(seeds)} seeds")
-    return "; ".join(filter(None, parts))
+def _adjust_table(families: Sequence[_Family]) -> None:
+    """``p_table``: one family of all comparisons of the table. A seed's signs are flipped on all data sets at once."""
+    tested = [(family.rows[j], family.two_way.by_unit[j]) for family in families for j in family.tested]
+    width = max((len(d) for _, d in tested), default=0)
+    padded = np.array([np.pad(d, (0, width - len(d)), constant_values=NAN) for _, d in tested])
+    for (row, _), p in zip(tested, step_down_p(padded) if len(tested) else [], strict=True):
+        row.p_table = float(p)

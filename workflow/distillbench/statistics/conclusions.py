@@ -1,364 +1,240 @@
-"""What a run shows, in sentences: each says what a verdict of the tables says, and nothing stronger. Imports no torch.
+"""What a run shows, in sentences: each says what a verdict of the tables says, nothing stronger. Imports no torch.
 
-"No difference shown" stays that, and never becomes "equal"; verdicts that differ between libraries are not a difference
-between libraries; too few seeds are no result.
+A sentence can be quoted alone: the finding, its size, its interval, how many seeds. "No difference shown" stays that,
+and never becomes "equal"; too few seeds are no result.
 """
 
 import math
 import re
-from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from distillbench.params import MIN_SEEDS
-from distillbench.wording import backend_label, backend_order, metric_label, signed
+from distillbench.statistics.compare import LESS
+from distillbench.statistics.paired import ALPHA
+from distillbench.wording import backend_label, metric_label, signed
 
 Row = dict[Hashable, Any]
-TESTED = ("better", "worse", "no difference shown", "equivalent")  # how verdicts begin that a test stands behind
-TOO_FEW = "too few seeds"
-SPLITS = " on these splits"
-FEW = 3  # methods whose intervals a sentence can carry
-# how an overview counts each verdict; {it}: the method, named where it is first spoken of
-COUNTED = {
-    "better": "{n} show{s} {it} better",
-    "better on these splits": "{n} show{s} {it} better on these splits only",
-    "worse": "{n} show{s} {it} worse",
-    "worse on these splits": "{n} show{s} {it} worse on these splits only",
-    "equivalent within δ": "{n} show{s} {it} equivalent",
-    "equivalent within δ on these splits": "{n} show{s} {it} equivalent on these splits only",
-    "no difference shown": "in {n} no difference is shown",
-    TOO_FEW: "{n} ha{ve} too few seeds to conclude anything",
-    "all failed": "{n} had no run that finished",
-    "skipped": "{n} {was} not run",
-}
+FEW = 3  # methods that a sentence gives sizes of, at most
+NAMED = 8  # that it names
 
 
 def conclusions(
-    comparison: pd.DataFrame, equivalence: pd.DataFrame | None = None, across: str = "", *, delta: float | None = None
+    comparison: pd.DataFrame, equivalence: pd.DataFrame | None = None, across: str = "", *, alpha: float = ALPHA
 ) -> list[str]:
-    """All conclusions of a run, in order: an overview, per data set and pair what ``findings`` says, and ``across``.
+    """All conclusions of a run: the finding over all, a line for each data set and pair, and what was not decided.
 
-    ``comparison``: rows of ``stats.compare``; ``equivalence``: of ``libraries.equivalence``; ``across``: the sentence
-    of ``across.across_cells``; ``delta``: margin of the verdict "equivalent within δ", a fraction. Columns that are not
-    there are not spoken of.
+    ``comparison``: rows of ``compare.compare``; ``equivalence``: of ``libraries.equivalence``; ``across``: the sentence
+    of ``across``. What speaks of several data sets or pairs together goes by ``p_table``, adjusted over all of them.
     """
-    texts = [overview(comparison)]
-    for (dataset, pair), rows in comparison.groupby(["dataset", "pair"], sort=False):
-        alike = None
-        if equivalence is not None:
-            alike = equivalence[(equivalence["dataset"] == dataset) & (equivalence["pair"] == pair)]
-        texts += findings(rows, alike, delta=delta)
+    comparison = _apart(comparison)
+    pairs = [rows for _, rows in comparison.groupby(["dataset", "pair"], sort=False)]
+    texts = [overview(comparison, alpha)] if len(pairs) != 1 else []
+    texts += [finding(rows) for rows in pairs]
+    texts += _undecided(comparison) + _unfinished(comparison)
+    texts += _libraries(equivalence) if equivalence is not None else []
     return [*texts, *([across] if across else [])]
 
 
-def overview(comparison: pd.DataFrame) -> str:
-    """How many comparisons there are, and how many of them came out how."""
-    verdicts = Counter(str(verdict) for verdict in _compared(comparison)["verdict"])
-    number, alone = verdicts.total(), _alone(comparison)
-    if not number:
-        return "No method was compared with another: there are controls only."
-    if set(verdicts) == {"no difference shown"} and number > 1:
-        return f"None of the {number} comparisons with {alone} shows a difference."
-    counted: list[str] = []
-    for verdict, words in COUNTED.items():
-        if n := verdicts[verdict]:
-            it = "it" if any("the method" in said for said in counted) else "the method"
-            forms = {"s": "s", "ve": "s", "was": "was"} if n == 1 else {"s": "", "ve": "ve", "was": "were"}
-            counted.append(words.format(n=n, it=it, **forms))
-    if len(counted) == 1 < number:
-        return f"All {number} comparisons with {alone} {counted[0].partition(' ')[2]}."
-    return f"Of {_count(number, 'comparison')} with {alone}, {_listed(counted)}."
+def overview(comparison: pd.DataFrame, alpha: float = ALPHA) -> str:
+    """How many comparisons show something, all of them tested together, and the largest gain."""
+    compared = _compared(_apart(comparison))
+    tested = compared[compared["p_table"].notna()]
+    if tested.empty:
+        return "Nothing was decided: no method has enough seeds beside the baseline's."
+    alone, number = _alone(comparison), len(tested)
+    shown = tested[tested["verdict"].str.startswith(("better", "worse")) & (tested["p_table"] <= alpha)]
+    better, worse = (shown[shown["verdict"].str.startswith(word)] for word in ("better", "worse"))
+    if shown.empty:
+        return f"No method is shown to differ from {alone} in any of the {number} comparisons, tested together."
+    counted = [
+        f"{len(better)} show a method better than {alone}"
+        if len(better)
+        else f"none shows a method better than {alone}"
+    ]
+    counted += [f"{len(worse)} show one worse"] if len(worse) else []
+    text = f"Of {number} comparisons, tested together, {' and '.join(counted)}."
+    if better.empty:
+        return text
+    most = better.sort_values("diff", ascending=False).to_dict("records")[0]
+    return f"{text} The largest gain is that of {_name(most)} on {most['dataset']} ({most['pair']}): {_size(most)}."
 
 
-def findings(rows: pd.DataFrame, equivalence: pd.DataFrame | None = None, *, delta: float | None = None) -> list[str]:
-    """What is shown on one data set and pair: ``rows`` and ``equivalence`` are those of it, in all libraries.
-
-    First where teacher and baseline stand, then what is better, worse, equivalent, not shown to differ, not decided;
-    then which methods are best, and whether the libraries are equivalent.
-    """
-    if rows.empty:
-        return []
-    place = f"On {rows['dataset'].iloc[0]} ({rows['pair'].iloc[0]})"
-    alone = _alone(rows)
-    backends = sorted(pd.unique(rows["backend"]), key=backend_order)
-    not_run = [b for b in backends if (rows.loc[rows["backend"] == b, "verdict"] == "skipped").all()]
-    texts = [_not_run(place, rows[rows["backend"] == backend]) for backend in not_run]
-    live = [backend for backend in backends if backend not in not_run]
-    if not live:
-        return texts
-    texts += [*_levels(place, rows, live, alone), *_failed_controls(place, rows, live, alone)]
-    by_verdicts: dict[tuple[str, ...], list[str]] = {}
-    of: dict[tuple[str, str], Row] = {(row["method"], row["backend"]): row for row in rows.to_dict("records")}
-    for method in pd.unique(_compared(rows[rows["backend"].isin(live)])["method"]):
-        verdicts = tuple(str(of[method, b]["verdict"]) if (method, b) in of else "" for b in live)
-        by_verdicts.setdefault(verdicts, []).append(method)
-    differing: list[str] = []
-    for verdicts, methods in sorted(by_verdicts.items(), key=lambda item: _order(next(filter(None, item[0])))):
-        if len(said := set(verdicts) - {""}) > 1:
-            differing += methods
-            continue
-        there = [backend for backend, verdict in zip(live, verdicts, strict=True) if verdict]
-        found = {method: [of[method, backend] for backend in there] for method in methods}
-        texts.append(_same(f"{place}, ", found, said.pop(), alone, _libraries(there, len(live)), delta))
-    texts += _differing(place, {m: [of[m, b] for b in live if (m, b) in of] for m in differing}, delta)
-    texts += _best(place, rows, live)
-    if equivalence is None:
-        return texts
-    without = rows.loc[rows["verdict"].isin(["skipped", "all failed"]), "method"]  # in one library: nothing to compare
-    return texts + _equivalence(place, equivalence[~equivalence["method"].isin(without)])
+def finding(rows: pd.DataFrame) -> str:
+    """The line of one data set and pair, whose rows these are."""
+    first, alone = rows.iloc[0], _alone(rows)
+    split = "" if rows["resplit"].astype(bool).any() else ", its one published split"
+    place = f"On {first['dataset']} ({first['pair']}{split})"
+    compared = _compared(_apart(rows))
+    tested = compared[compared["p"].notna()]
+    if tested.empty:
+        return f"{place}, nothing was decided: {_why_nothing(rows)}."
+    better, worse = (_ordered(tested, word) for word in ("better", "worse"))
+    parts = []
+    if better:
+        parts.append(f"{_sizes(better)} above {alone}{_undecided_best(better)}")
+    if worse:
+        parts.append(f"{_sizes(worse)} below {'it' if better else alone}")
+    if not parts:
+        most = tested.sort_values("diff", ascending=False).to_dict("records")[0]
+        seen = f"; the largest difference seen is that of {_name(most)}, {_size(most)}" if most["diff"] > 0 else ""
+        parts.append(f"no method is shown to differ from {alone}{seen}")
+    alike = list(tested.loc[tested["verdict"].str.startswith("equivalent"), "method"])
+    if alike:
+        margin = f"±{100 * first['delta']:g} point{'' if first['delta'] == 0.01 else 's'}"
+        parts.append(f"{_listed(_few(alike))} {'is' if len(alike) == 1 else 'are'} within {margin} of {alone}")
+    return f"{place}, {'; '.join(parts)}.{_levels(rows)}"
 
 
 def _compared(rows: pd.DataFrame) -> pd.DataFrame:
-    """What is compared with the baseline: neither it nor the teacher, whatever became of their own runs."""
-    return rows[(rows["role"] != "teacher") & (rows["method"] != rows["baseline"]) & (rows["verdict"] != "control")]
+    """What is compared with the baseline: neither it nor a teacher or another control."""
+    return rows[(rows["role"] == "student") & (rows["method"] != rows["baseline"])]
 
 
-def _order(verdict: str) -> int:
-    first = ("better", "worse", "equivalent", "no difference shown")
-    return next((rank for rank, word in enumerate(first) if verdict.startswith(word)), len(first))
+def _ordered(tested: pd.DataFrame, word: str) -> list[Row]:
+    """Those whose verdict begins so, the largest difference first."""
+    shown = tested[tested["verdict"].str.startswith(word)]
+    return shown.assign(_size=-shown["diff"].abs()).sort_values("_size", kind="stable").to_dict("records")
 
 
-def _not_run(place: str, rows: pd.DataFrame) -> str:
-    reasons = list(dict.fromkeys(_reason(note) for note in rows["note"] if isinstance(note, str) and note))
-    why = f": {'; '.join(reasons)}" if reasons else ""
-    return f"{place}, nothing was run with {backend_label(rows['backend'].iloc[0])}{why}."
+def _sizes(rows: list[Row]) -> str:
+    """``dist is +2.5 points [+0.8, +4.1] (9 of 10 seeds), rkd …`` of the first few, and how many more."""
+    first, *others = rows[:FEW]
+    said = [f"{_name(first)} is {_size(first)}", *(f"{_name(row)} {_size(row, unit=False)}" for row in others)]
+    if len(rows) > FEW:
+        said.append(f"{len(rows) - FEW} more (table)")
+    return _listed(said)
 
 
-def _levels(place: str, rows: pd.DataFrame, backends: Sequence[str], alone: str) -> list[str]:
-    """Means of teacher and baseline: how much there is to gain. No test stands behind these numbers, nor is named."""
-    said: dict[str, list[str]] = {}
-    for backend in backends:
-        here = rows[(rows["backend"] == backend) & rows["mean"].notna()]
-        teacher, baseline = here[here["role"] == "teacher"], here[here["method"] == here["baseline"]]
-        baseline = baseline[baseline["role"] != "teacher"]
-        parts = [f"teacher {100 * teacher['mean'].iloc[0]:.1f}%"] if len(teacher) else []
-        parts += [f"{alone} {100 * baseline['mean'].iloc[0]:.1f}%"] if len(baseline) else []
-        if parts:
-            said.setdefault(", ".join(parts), []).append(backend)
-    each = [f"{what} ({_libraries(there, len(backends)).removeprefix('with ')})" for what, there in said.items()]
-    return [f"{place}, mean test {metric_label(str(rows['metric'].iloc[0]))}: {'; '.join(each)}."] if each else []
-
-
-def _failed_controls(place: str, rows: pd.DataFrame, backends: Sequence[str], alone: str) -> list[str]:
-    """A teacher or a baseline without any run that finished: why there is nothing to learn from, or to compare with."""
-    said: dict[tuple[str, str], list[str]] = {}
-    failed = rows[rows["verdict"].isin(["skipped", "all failed"])]
-    for who, which in (("the teacher", failed["role"] == "teacher"), (alone, failed["method"] == failed["baseline"])):
-        for row in failed[which & failed["backend"].isin(backends)].to_dict("records"):
-            said.setdefault((who, _why([row])), []).append(row["backend"])
-    return [
-        f"{place}, no run of {who} finished {_neither(_libraries(there, len(backends)))}{why}."
-        for (who, why), there in said.items()
-    ]
-
-
-def _same(
-    place: str, found: dict[str, list[Row]], verdict: str, alone: str, libraries: str, delta: float | None
-) -> str:
-    """One sentence for the methods that have the same verdict in every library that ran."""
-    names, rows = _listed(found), [row for of_method in found.values() for row in of_method]
-    is_or_are = "is" if len(found) == 1 else "are"
-    splits = " on these splits (which says nothing of new data from the same source)" if SPLITS in verdict else ""
-    if verdict.startswith("better"):
-        beats = "beats" if len(found) == 1 else "beat"
-        return f"{place}{names} {beats} {alone} {libraries}{splits}: {_sizes(found)}."
-    if verdict.startswith("worse"):
-        return f"{place}{names} {is_or_are} worse than {alone} {libraries}{splits}: {_sizes(found)}."
-    if verdict.startswith("equivalent"):
-        return f"{place}{names} {is_or_are} equivalent to {alone} {libraries} {_margin(verdict, delta)}{splits}."
-    if verdict == "no difference shown":
-        return f"{place}no difference from {alone} is shown {_neither(libraries)} for {names}{_detectable(rows)}."
-    if verdict == TOO_FEW:
-        nothing = f"{place}nothing can be concluded about {names} {_neither(libraries)}"
-        return f"{nothing}: {_too_few(rows)}."
-    if verdict == "all failed":
-        return f"{place}no run of {names} finished {_neither(libraries)}{_why(rows)}."
-    if verdict == "skipped":
-        return f"{place}{names} {'was' if len(found) == 1 else 'were'} not run {_neither(libraries)}{_why(rows)}."
-    return f"{place}{names} {is_or_are} marked “{verdict}” {libraries}{_why(rows)}."
-
-
-def _too_few(rows: list[Row]) -> str:
-    pairs = sorted({int(row["n_pairs"]) for row in rows})
-    if pairs[0] >= MIN_SEEDS:  # too few teachers then
-        return _why(rows).removeprefix(" (").removesuffix(")") or "too few of them are independent"
-    return "no paired seed" if pairs == [0] else f"{_range([str(n) for n in pairs], 'to')} paired seeds are too few"
-
-
-def _differing(place: str, found: dict[str, list[Row]], delta: float | None) -> list[str]:
-    """The methods whose verdicts differ between libraries."""
-    if not found:
-        return []
-    said = []
-    for method, rows in found.items():
-        each = [
-            f"{_worded(str(row['verdict']), delta)} with {backend_label(row['backend'])}"
-            f"{f' ({size})' if (size := _size(row)) else ''}"
-            for row in rows
-        ]
-        said.append(f"{method} ({', '.join(each)})" if len(found) > 1 else f"{method}: {', '.join(each)}")
-    text = f"{place}, the verdict is not the same in both libraries for {'; '.join(said)}."
-    tested = all(str(row["verdict"]).startswith(TESTED) for rows in found.values() for row in rows)
-    return [f"{text} That verdicts differ does not show that the libraries do."] if tested else [text]
-
-
-def _best(place: str, rows: pd.DataFrame, backends: Sequence[str]) -> list[str]:
-    """The method with the highest mean, and those not shown worse than it, where ``best`` says so.
-
-    Ranked are those that finished the same seeds; where the mean of another one is higher, it is named as left out.
-    """
-    if "best" not in rows.columns:
-        return []
-    said: dict[tuple[str, str], list[str]] = {}
-    for backend in backends:
-        here = rows[(rows["backend"] == backend) & (rows["role"] != "teacher")]
-        best, rest = here[here["best"] == "best"], list(here.loc[here["best"] == "not worse", "method"])
-        if best.empty:
-            continue
-        others = f"not shown worse than it: {_listed(rest)}" if rest else "all others that could be tested are worse"
-        unranked = here["p_best"].isna() & (here["best"] == "") & (here["mean"] > best["mean"].iloc[0])
-        among, left_out = _left_out(here[unranked])
-        if not among and here["note"].astype(str).str.contains("ranked for the best over").any():
-            among = " over the seeds that all finished"
-        among += SPLITS if "resplit" in best and best["resplit"].iloc[0] else ""
-        said.setdefault((among, f"{_listed(best['method'])}; {others}{left_out}"), []).append(backend)
-    return [
-        f"{place}, highest mean{among} {_libraries(there, len(backends))}: {what}."
-        for (among, what), there in said.items()
-    ]
-
-
-def _left_out(higher: pd.DataFrame) -> tuple[str, str]:
-    """Among which methods the highest mean was looked for, and what is said of those that have a ``higher`` one."""
-    if higher.empty:
-        return "", ""
-    each = [f"{row['method']} ({row['n_ok']} of {row['n']})" for row in higher.to_dict("records")]
-    return " of those that finished the same seeds", f"; left out: {_listed(each)}"
-
-
-def _equivalence(place: str, rows: pd.DataFrame) -> list[str]:
-    """Whether two libraries agree, method by method; nothing where no method ran with both."""
-    if rows.empty:
-        return []
-    libraries = f"{backend_label(rows['backend_a'].iloc[0])} and {backend_label(rows['backend_b'].iloc[0])}"
-    alike, few = rows["verdict"].str.startswith("equivalent"), rows["verdict"] == TOO_FEW
-    weak = alike & rows["verdict"].str.endswith(SPLITS)
-    kinds = (alike & ~weak, weak, ~alike & ~few, few)
-    shown, on_splits, open_, undecided = (list(rows.loc[which, "method"]) for which in kinds)
-    margin = f"within {_points(float(rows['delta'].iloc[0]))}"
-    if len(undecided) == len(rows):
-        return [f"{place}, there are too few paired seeds to say whether {libraries} are equivalent."]
-    parts = [f"{libraries} are equivalent {margin} for {_models(shown, rows)}"] if shown else []
-    if on_splits:
-        whole = f"{libraries} are equivalent {margin}{SPLITS} for {_models(on_splits, rows)}"
-        parts.append(f"for {_listed(on_splits)}{SPLITS} only" if shown else whole)
-    if open_ and not parts:
-        parts.append(
-            f"{libraries} are shown to be equivalent {margin} for no model (which does not mean that they differ)"
-        )
-    elif open_:
-        parts.append(f"for {_listed(open_)} it is not shown (which does not mean that they differ)")
-    parts += [f"there are too few paired seeds for {_listed(undecided)}"] if undecided else []
-    return [f"{place}, {'; '.join(parts)}."]
-
-
-def _models(named: Sequence[str], rows: pd.DataFrame) -> str:
-    """Their names; of many, those that are not among them."""
-    rest = [method for method in rows["method"] if method not in named]
-    every = f"all {len(rows)} models" if not rest else f"all models but {_listed(rest)}"
-    return every if len(rest) <= FEW < len(named) else _listed(named)
-
-
-def _sizes(found: dict[str, list[Row]]) -> str:
-    """Differences, library by library; of more than FEW methods without the intervals, the largest first."""
-    if len(found) > FEW:
-        ordered = sorted(found.items(), key=lambda item: -abs(_number(item[1][0], "diff")))
-        each = [f"{name} {' / '.join(signed(_number(r, 'diff'), 1) for r in rows)}" for name, rows in ordered]
-        libraries = dict.fromkeys(backend_label(row["backend"]) for rows in found.values() for row in rows)
-        return f"{', '.join(each)} points ({' / '.join(libraries)}; intervals are in the table)"
-    several = len({row["backend"] for rows in found.values() for row in rows}) > 1
-    sizes = {
-        name: ", ".join(f"{_size(row)} with {backend_label(row['backend'])}" if several else _size(row) for row in rows)
-        for name, rows in found.items()
-    }
-    return next(iter(sizes.values())) if len(sizes) == 1 else "; ".join(f"{n} {text}" for n, text in sizes.items())
-
-
-def _size(row: Row) -> str:
-    """``+4.8 points [+1.4, +7.6] (52% of the gap to the teacher), over 9 of 10 seeds``; empty without a difference."""
-    if math.isnan(_number(row, "diff")):
-        return ""
-    low, high = _number(row, "ci_low"), _number(row, "ci_high")
+def _size(row: Row, unit: bool = True) -> str:
+    """``+4.8 points [+1.4, +7.6] (9 of 10 seeds, 2 collapsed)``; 'less than δ' where the verdict says so."""
+    low, high = float(row["ci_low"]), float(row["ci_high"])
     interval = "" if math.isnan(low) else f" [{signed(low, 1)}, {signed(high, 1)}]"
-    gap, pairs, planned = _number(row, "gap_closed"), int(row["n_pairs"]), int(row["n"])
-    share = "more than the whole gap" if gap > 1 else f"{100 * gap:.0f}% of the gap"
-    closed = f" ({share} to the teacher)" if gap > 0 else ""
-    fewer = f", over {pairs} of {planned} seeds" if pairs < planned else ""
-    return f"{signed(_number(row, 'diff'), 1)} points{interval}{closed}{fewer}"
+    same = row["improved"] if row["diff"] > 0 else row["n_pairs"] - row["improved"]
+    seeds = f"{same} of {row['n']} seeds" + (f", {row['collapsed']} collapsed" if row["collapsed"] else "")
+    less = f", less than {100 * row['delta']:g}" if LESS in row["verdict"] else ""
+    return f"{signed(row['diff'], 1)}{' points' if unit else ''}{interval} ({seeds}{less})"
 
 
-def _detectable(rows: list[Row]) -> str:
-    known = sorted(value for row in rows if not math.isnan(value := _number(row, "detectable")))
-    if not known:
+def _undecided_best(better: list[Row]) -> str:
+    """Of those that are better, who is not shown to be behind the one with the highest mean."""
+    alike = [row for row in better if row["best_diff"] == 0 or row["best_high"] >= 0]
+    if len(alike) < 2 or not any(row["best_diff"] == 0 for row in alike):
         return ""
-    least = _range([f"{100 * value:.1f}" for value in known], "to")
-    which = "" if known[0] == known[-1] else ", depending on the method"
-    return f"; the smallest that this run could have shown with 80% power: {least} points{which}"
+    return f" (which of {_listed(_few([_name(row) for row in alike]))} is best is not decided)"
 
 
-def _worded(verdict: str, delta: float | None) -> str:
-    splits = SPLITS if verdict.endswith(SPLITS) else ""
-    if verdict.startswith("equivalent"):
-        return f"equivalent {_margin(verdict, delta)}{splits}"
-    return "not run" if verdict == "skipped" else verdict
+def _levels(rows: pd.DataFrame) -> str:
+    """Means of teacher and baseline: how much there is to gain. No test stands behind them."""
+    known = rows[rows["mean"].notna()]
+    teacher, baseline = known[known["role"] == "teacher"], known[known["method"] == known["baseline"]]
+    said = []
+    if len(teacher):
+        said.append(f"the teacher has {_percents(teacher)}")
+    if len(baseline) and baseline["role"].iloc[0] != "teacher":
+        said.append(f"{_alone(rows)} {_percents(baseline)}")
+    if not said:
+        return ""
+    text = f"{', '.join(said)} test {metric_label(str(rows['metric'].iloc[0]))}"
+    return f" {text[0].upper()}{text[1:]}."
 
 
-def _margin(verdict: str, delta: float | None) -> str:
-    said = verdict.removeprefix("equivalent ").removesuffix(SPLITS)
-    return said if delta is None else said.replace("δ", _points(delta))
+def _percents(rows: pd.DataFrame) -> str:
+    if len(rows) == 1:
+        return f"{100 * rows['mean'].iloc[0]:.1f}%"
+    return _listed(f"{100 * row['mean']:.1f}% ({backend_label(row['backend'])})" for row in rows.to_dict("records"))
 
 
-def _why(rows: list[Row]) -> str:
-    notes = dict.fromkeys(_reason(row["note"]) for row in rows if isinstance(row.get("note"), str) and row["note"])
+def _why_nothing(rows: pd.DataFrame) -> str:
+    baseline = rows[rows["method"] == rows["baseline"]]
+    if len(baseline) and not baseline["n_ok"].any():
+        return f"no run of {_alone(rows)} finished{_reasons(baseline)}"
+    compared = _compared(rows)
+    if compared.empty:
+        return "there are controls only"
+    ran = compared[~compared["verdict"].isin(["skipped", "all failed"])]
+    if ran.empty:
+        return f"no run finished{_reasons(compared)}"
+    pairs = sorted({int(n) for n in ran["n_pairs"]})
+    shared = ran["note"].str.contains("share").any()
+    return f"{pairs[-1]} paired seeds{' and their teachers' if shared else ''} are too few"
+
+
+def _undecided(comparison: pd.DataFrame) -> list[str]:
+    """One line: where no difference is shown and none is excluded, either."""
+    said = []
+    for (dataset, pair), rows in _compared(comparison).groupby(["dataset", "pair"], sort=False):
+        open_ = rows.loc[rows["verdict"] == "no difference shown"].to_dict("records")
+        few = rows.loc[(rows["verdict"] == "too few seeds")].to_dict("records")
+        where = f"{dataset} ({pair})"
+        said += [f"{_listed(_few(list(map(_name, open_))))} on {where}"] if open_ else []
+        tested = rows["p"].notna().any()
+        said += [f"{_listed(_few(list(map(_name, few))))} on {where} (too few seeds)"] if few and tested else []
+    alone = _alone(comparison)
+    return [f"Not decided, neither a difference from {alone} nor equivalence: {'; '.join(said)}."] if said else []
+
+
+def _unfinished(comparison: pd.DataFrame) -> list[str]:
+    """One line: what was not run, or did not finish at all, and why."""
+    said = []
+    for verdict, words in (("all failed", "no run finished"), ("skipped", "not run")):
+        bad = comparison[comparison["verdict"] == verdict]
+        for (dataset, backend, pair), rows in bad.groupby(["dataset", "backend", "pair"], sort=False):
+            whole = verdict == "skipped" and len(rows) == len(_with(comparison, dataset, backend, pair))
+            names = "everything" if whole else _listed(_few(list(rows["method"])))
+            said.append(f"{names} on {dataset} ({pair}) with {backend_label(str(backend))}: {words}{_reasons(rows)}")
+    return [f"Missing: {'; '.join(said)}."] if said else []
+
+
+def _with(comparison: pd.DataFrame, dataset: object, backend: object, pair: object) -> pd.DataFrame:
+    there = comparison["backend"].str.split("+").map(lambda names: backend in names)
+    return comparison[(comparison["dataset"] == dataset) & (comparison["pair"] == pair) & there]
+
+
+def _libraries(equivalence: pd.DataFrame) -> list[str]:
+    """One line: of how many models two libraries are shown to be equivalent."""
+    decided = equivalence[equivalence["verdict"] != "too few seeds"]
+    if decided.empty:
+        return []
+    a, b = (backend_label(str(decided[name].iloc[0])) for name in ("backend_a", "backend_b"))
+    alike = decided["verdict"].str.startswith("equivalent")
+    margins = sorted(set(decided["delta"]))
+    margin = " or ".join(f"±{100 * each:g}" for each in margins)
+    text = f"{a} and {b} are shown to be equivalent within {margin} points for {alike.sum()} of {len(decided)} models"
+    open_ = [f"{row['method']} on {row['dataset']} ({row['pair']})" for row in decided[~alike].to_dict("records")]
+    return [f"{text}{f'; not shown for {_listed(_few(open_))}' if open_ else ''}."]
+
+
+def _reasons(rows: pd.DataFrame) -> str:
+    notes = dict.fromkeys(
+        re.sub(r"^skipped \((.*)\)$", r"\1", note, flags=re.DOTALL)
+        for note in rows["note"]
+        if isinstance(note, str) and note
+    )
     return f" ({'; '.join(notes)})" if notes else ""
 
 
-def _reason(note: str) -> str:
-    """The note of what was never run without the word that says so, which the sentence has."""
-    return re.sub(r"^skipped \((.*)\)$", r"\1", note, flags=re.DOTALL)
+def _name(row: Row) -> str:
+    """The method, and its library where another has a row of its own."""
+    return f"{row['method']} ({backend_label(row['backend'])})" if row["apart"] else str(row["method"])
 
 
-def _range(texts: Sequence[str], between: str) -> str:
-    """Of texts in order: the first, or first and last."""
-    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} {between} {texts[-1]}"
+def _apart(comparison: pd.DataFrame) -> pd.DataFrame:
+    """``comparison`` with a column that says which methods have several rows on a data set and pair."""
+    ran = comparison[comparison["verdict"] != "skipped"]
+    return comparison.assign(
+        apart=ran.duplicated(["dataset", "pair", "method"], keep=False).reindex(comparison.index, fill_value=False)
+    )
 
 
-def _libraries(backends: Sequence[str], of: int) -> str:
-    return "with both libraries" if len(backends) == of == 2 else f"with {_listed(map(backend_label, backends))}"
-
-
-def _neither(libraries: str) -> str:
-    return libraries.replace("both libraries", "either library")
-
-
-def _points(fraction: float) -> str:
-    return f"±{100 * fraction:g} point{'s' * (100 * fraction != 1)}"
+def _few(names: Sequence[str]) -> list[str]:
+    return [*names[:NAMED], *([f"{len(names) - NAMED} more"] if len(names) > NAMED else [])]
 
 
 def _alone(rows: pd.DataFrame) -> str:
     baseline = str(next(iter(rows["baseline"]), "supervised"))
     return "the student alone" if baseline == "supervised" else baseline
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return math.nan if value is None or pd.isna(value) else float(value)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _listed(names: Iterable[str]) -> str:

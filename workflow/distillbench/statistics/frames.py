@@ -8,9 +8,7 @@ import pandas as pd
 from distillbench.record import printable
 
 CELL = ["dataset", "backend", "pair"]
-NEEDED = [
-    *CELL, "method", "role", "seed", "status", "reason", "metric", "test", "params", "resplit", "n_train", "n_test",
-]  # fmt: skip
+NEEDED = [*CELL, "method", "role", "seed", "status", "reason", "metric", "test", "params", "resplit"]
 
 
 def check_runs(runs: pd.DataFrame, baseline: str | None) -> None:

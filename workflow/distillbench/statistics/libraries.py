@@ -12,8 +12,10 @@ from distillbench.params import MIN_SEEDS
 from distillbench.statistics.frames import check_runs, failures, finished, shared_teachers
 from distillbench.statistics.paired import (
     ALPHA,
+    DELTA,
+    Deltas,
     equivalence_p,
-    mixed_estimate,
+    margin,
     paired_differences,
     paired_estimate,
     t_interval,
@@ -21,7 +23,7 @@ from distillbench.statistics.paired import (
 
 EQUIVALENCE_COLUMNS = [
     "dataset", "pair", "method", "role", "metric", "backend_a", "backend_b", "n_pairs", "mean_a", "mean_b", "diff",
-    "ci90_low", "ci90_high", "delta", "p_tost", "p_tost_resplit", "verdict", "time_ratio", "time_ratio_low",
+    "ci90_low", "ci90_high", "delta", "p_tost", "verdict", "time_ratio", "time_ratio_low",
     "time_ratio_high", "note",
 ]  # fmt: skip
 TIME_COLUMNS = [
@@ -43,24 +45,21 @@ def equivalence(
     *,
     backend_a: str = "pyg",
     backend_b: str = "dgl",
-    delta: float = 0.01,
+    delta: Deltas = DELTA,
     min_seeds: int = MIN_SEEDS,
 ) -> pd.DataFrame:
     """Are the two libraries equivalent within ±``delta`` (a fraction)? Per data set, pair and method, seeds paired.
 
     Two one-sided paired t tests (Schuirmann 1987; see ``paired.equivalence_p``): ``p_tost`` <= 0.05 rejects "they
     differ by delta or more", which is the 90% t interval of ``diff`` = a - b lying within ±delta. A large p of a test
-    of difference would show nothing. Where seeds share teachers, difference, interval and test are of a mixed model.
-    Rows are separate claims and not adjusted for their number. EQUIVALENCE_COLUMNS come back, without rows if ``runs``
-    lacks one of the backends. ``verdict`` is ``equivalent within δ``; ``equivalent within δ on these splits``, where
-    the split is redrawn per seed and the same with Nadeau and Bengio's error (``p_tost_resplit``) shows nothing of new
-    data; ``not shown equivalent``; or ``too few seeds``. ``time_ratio``: see ``median_ratio``, of the training times
+    of difference would show nothing. Where seeds share teachers, a teacher's seeds count once, with their mean. Rows
+    are separate claims and not adjusted for their number. EQUIVALENCE_COLUMNS come back, without rows if ``runs`` lacks
+    one of the backends. ``verdict`` is ``equivalent within δ``, ``not shown equivalent``, or ``too few seeds``.
+    delta: margin, see ``paired.margin``. ``time_ratio``: see ``median_ratio``, of the training times
     a / b; below 1, a was faster. Early stopping is part of it, and so are the devices: ``note`` says where they differ.
     NaN where ``runs`` has no ``train_seconds``. Raises ValueError for delta <= 0.
     """
     check_runs(runs, None)
-    if delta <= 0:
-        raise ValueError(f"delta: {delta} is not a margin; give a positive fraction such as 0.01")
     rows: list[dict[str, Any]] = []
     teachers = {
         (dataset, pair): _shared(of_pair, backend_a, backend_b)
@@ -73,14 +72,12 @@ def equivalence(
             d = paired_differences(score_a, score_b)
             seeds = score_a.index.intersection(score_b.index)
             taught = teachers[dataset, pair]
-            estimate = paired_estimate(d) if taught is None else mixed_estimate(d, taught[seeds])
+            within = margin(delta, str(dataset), str(pair))
+            by_unit = d if taught is None else pd.Series(d).groupby(taught[seeds].to_numpy()).mean().to_numpy()
+            estimate = paired_estimate(by_unit)
             low, high = t_interval(estimate, 0.9)
-            p, resplit = equivalence_p(estimate, delta), bool(group["resplit"].astype(bool).any())
-            sizes = group.loc[group["status"] == "ok", ["n_test", "n_train"]].astype(float)
-            over = float((sizes["n_test"] / sizes["n_train"]).mean()) if resplit and taught is None else math.nan
-            p_resplit = equivalence_p(paired_estimate(d, test_over_train=over), delta)
-            weaker = " on these splits" if resplit and not p_resplit <= ALPHA else ""
-            shown = f"equivalent within δ{weaker}" if p <= ALPHA else "not shown equivalent"
+            p = equivalence_p(estimate, within)
+            shown = "equivalent within δ" if p <= ALPHA else "not shown equivalent"
             time_a, time_b = training_times(a), training_times(b)
             timed = time_a.index.intersection(time_b.index)
             ratio = median_ratio(time_a[timed], time_b[timed])
@@ -96,8 +93,8 @@ def equivalence(
                 "backend_a": backend_a, "backend_b": backend_b, "n_pairs": d.size,
                 "mean_a": score_a[seeds].mean(), "mean_b": score_b[seeds].mean(),
                 "diff": estimate.mean,
-                "ci90_low": low, "ci90_high": high, "delta": delta, "p_tost": p, "p_tost_resplit": p_resplit,
-                "verdict": "too few seeds" if d.size < min_seeds or math.isnan(p) else shown,
+                "ci90_low": low, "ci90_high": high, "delta": within, "p_tost": p,
+                "verdict": "too few seeds" if by_unit.size < min_seeds or math.isnan(p) else shown,
                 "time_ratio": ratio.median, "time_ratio_low": ratio.low, "time_ratio_high": ratio.high,
                 "note": "; ".join(notes),
             })  # fmt: skip

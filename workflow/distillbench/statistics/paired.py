@@ -1,18 +1,37 @@
 """Tests and effect sizes of paired differences: what can be said of n numbers, one a seed. Imports no torch."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from scipy.optimize import minimize_scalar
 
 ALPHA = 0.05
 DELTA = 0.01  # margin of equivalence, a fraction
+COLLAPSE = 0.1  # below the median of its seeds, a fraction: a seed that collapsed
+EXACT = 12  # seeds, up to which all flips of signs are gone through
 RESAMPLES = 9999
+
+
+Deltas = float | Mapping[str, float | Mapping[str, float]]  # for all; or by data set; or by data set and pair
+
+
+def margin(delta: Deltas, dataset: str, pair: str) -> float:
+    """The margin of equivalence on one data set and pair, a fraction; DELTA where ``delta`` names others only.
+
+    Raises ValueError where it is not above 0.
+    """
+    found = delta
+    for name in (dataset, pair):
+        if isinstance(found, Mapping):
+            found = found.get(name, DELTA)
+    assert not isinstance(found, Mapping)
+    if not found > 0:
+        raise ValueError(f"delta: {found} is not a margin; give a positive fraction such as 0.01")
+    return found
 
 
 class Interval(NamedTuple):
@@ -31,24 +50,6 @@ def paired_differences(a: pd.Series, b: pd.Series) -> NDArray[np.float64]:
     seeds = a.index.intersection(b.index)
     differences: NDArray[np.float64] = a.loc[seeds].to_numpy(float) - b.loc[seeds].to_numpy(float)
     return differences.round(12)
-
-
-def bca_interval(values: ArrayLike, *, confidence: float = 0.95, resamples: int = RESAMPLES) -> Interval:
-    """Bias-corrected and accelerated bootstrap interval of the mean of ``values`` [n].
-
-    Efron, JASA 1987; computed by scipy with a fixed generator, so that the same runs give the same interval. With few
-    seeds it is somewhat narrow: on normal data with n = 10 it covers the mean in about 90% of the cases, not 95%.
-    One value has no interval (NaN), nor has anything without ``resamples``; equal values have one of length zero.
-    """
-    x = np.asarray(values, float)
-    if x.size < 2 or not resamples:
-        return Interval(math.nan, math.nan)
-    if np.ptp(x) == 0:
-        return Interval(float(x[0]), float(x[0]))
-    found = stats.bootstrap(
-        (x,), np.mean, confidence_level=confidence, n_resamples=resamples, method="BCa", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return Interval(float(found.low), float(found.high))
 
 
 def signed_rank_p(differences: ArrayLike) -> float:
@@ -74,41 +75,6 @@ def signed_rank_p(differences: ArrayLike) -> float:
     return float(min(1.0, 2 * min(chance[: positive + 1].sum(), chance[positive:].sum())))
 
 
-def rank_biserial(differences: ArrayLike) -> float:
-    """Matched-pairs rank-biserial correlation of ``differences`` [n], in [-1, 1]; 0 where all are zero.
-
-    (W+ - W-) / (W+ + W-) with the rank sums of the signed-rank test, zeros dropped. Kerby, Compr. Psychol. 2014.
-    """
-    d = np.asarray(differences, float)
-    d = d[d != 0]
-    if d.size == 0:
-        return 0.0
-    ranks = stats.rankdata(np.abs(d))
-    return float((ranks * np.sign(d)).sum() / ranks.sum())
-
-
-def share_improved(differences: ArrayLike) -> float:
-    """Share of ``differences`` [n] above zero, a zero counting half."""
-    d = np.asarray(differences, float)
-    return float((d > 0).mean() + (d == 0).mean() / 2)
-
-
-def sign_flip_p(differences: ArrayLike, *, resamples: int = RESAMPLES) -> float:
-    """Two-sided p of the sign-flip permutation test of the mean of ``differences`` [n], by scipy.
-
-    Fisher (The Design of Experiments, 1935, section 21): if nothing but chance tells the two apart, every difference is
-    as likely with the other sign. Exact, over all 2^n signs, up to n = 13; above, over ``resamples`` random ones from a
-    fixed generator. Unlike ``signed_rank_p`` it weighs differences by their size. All zero: p = 1; n < 2: NaN.
-    """
-    d = np.asarray(differences, float)
-    if d.size < 2:
-        return math.nan
-    found = stats.permutation_test(
-        (d,), np.mean, permutation_type="samples", n_resamples=resamples, rng=np.random.default_rng(0)
-    )
-    return float(found.pvalue)
-
-
 class Estimate(NamedTuple):
     """A mean of differences, its standard error and the degrees of freedom of its t statistic."""
 
@@ -117,52 +83,56 @@ class Estimate(NamedTuple):
     df: float
 
 
-def paired_estimate(differences: ArrayLike, *, test_over_train: float = 0.0) -> Estimate:
-    """Mean of ``differences`` [n] with n - 1 degrees of freedom; the error is NaN for n < 2 or where the ratio is NaN.
-
-    With ``test_over_train`` = n_test / n_train the error is the corrected one of Nadeau and Bengio (Machine Learning
-    2003, section 3): the variance of the mean is (1/n + n_test/n_train) s², because re-drawn splits of one data set
-    overlap.
-    """
+def paired_estimate(differences: ArrayLike) -> Estimate:
+    """Mean of ``differences`` [n], s/√n and n - 1 degrees of freedom; the error is NaN for n < 2."""
     d = np.asarray(differences, float)
     if d.size < 2:
         return Estimate(float(d.mean()) if d.size else math.nan, math.nan, 0)
-    variance = 0.0 if np.ptp(d) == 0 else float(d.var(ddof=1))
-    return Estimate(float(d.mean()), math.sqrt((1 / d.size + test_over_train) * variance), d.size - 1)
+    error = 0.0 if np.ptp(d) == 0 else float(d.std(ddof=1)) / math.sqrt(d.size)
+    return Estimate(float(d.mean()), error, d.size - 1)
 
 
-def mixed_estimate(differences: ArrayLike, teachers: ArrayLike) -> Estimate:
-    """Mean of ``differences`` [n] whose students share ``teachers`` [n] (labels): a mixed model.
+def step_down_p(differences: ArrayLike) -> NDArray[np.float64]:
+    """Adjusted two-sided p values [k] of the means of ``differences`` [k, n]: Westfall and Young's step-down max-|t|.
 
-    d_i = μ + u_teacher(i) + e_i with a random effect of the teacher, by restricted maximum likelihood (Laird and Ware,
-    Biometrics 1982). Students of one teacher are not independent, so n students are worth less than n seeds; the
-    degrees of freedom are the teachers' less one, which with equally many students each is the t test of the teachers'
-    means, and is conservative where teachers do not matter. One teacher: the error is NaN, since nothing is known of
-    other teachers.
-
-    With one random effect the likelihood depends on a single number, the ratio of the two variances, so that it is
-    minimised here and not by statsmodels, whose general optimiser ends in a singular matrix or without an error where
-    that ratio is zero.
+    If only chance tells a method from the baseline, every seed's differences are as likely with all their signs turned
+    round, those of all k methods together (Westfall and Young, Resampling-Based Multiple Testing, 1993, algorithm 4.1;
+    flips: Fisher 1935). Methods are taken from the largest |t| on; p is the share of flips at which any method that is
+    left has a |t| as large. So no number of methods makes it impossible to show a difference: 2/2^n is the smallest
+    p whatever k is. Exact over all 2^n flips up to n = 12, above over 9,999 random ones from a fixed generator and the
+    one that was seen. A column is a seed; NaN where a method has none, and it is tested over the others. Differences
+    that are all zero have p = 1, such that do not vary an infinite t.
     """
-    d, (labels, groups) = np.asarray(differences, float), np.unique(np.asarray(teachers), return_inverse=True)
-    size = np.bincount(groups)
-    means = np.bincount(groups, weights=d) / size
-    within = float(((d - means[groups]) ** 2).sum())
-    if len(labels) == d.size or len(labels) < 2 or math.sqrt(within) < 1e-12:
-        return paired_estimate(means)._replace(df=max(len(labels) - 1, 0))
+    d = np.atleast_2d(np.asarray(differences, float)).round(12)
+    k, n = d.shape
+    if not k or not n:
+        return np.full(k, math.nan)
+    known = ~np.isnan(d)
+    d, size = np.where(known, d, 0.0), known.sum(axis=1)
+    if n <= EXACT:
+        flips = 1.0 - 2 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1)  # the other half has the same |t|
+    else:
+        flips = np.vstack([np.ones(n), np.random.default_rng(0).choice([-1.0, 1.0], (RESAMPLES, n))])
+    squares = (d**2).sum(axis=1) / size  # no flip changes these
 
-    def at(ratio: float) -> tuple[float, float, float]:
-        """-2 log likelihood, mean and error where the teachers' variance is ``ratio`` times that of one student."""
-        weights = size / (1 + size * ratio)
-        mean = float(weights @ means / weights.sum())
-        variance = (within + float(weights @ (means - mean) ** 2)) / (d.size - 1)
-        fit = (d.size - 1) * math.log(variance) + np.log1p(size * ratio).sum() + math.log(weights.sum())
-        return float(fit), mean, math.sqrt(variance / weights.sum())
+    def t(part: NDArray[Any]) -> NDArray[np.float64]:
+        means = part @ d.T / size
+        variance = squares - means**2
+        constant = variance <= 1e-12 * squares  # differences that do not vary, but for rounding
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.where(constant, np.inf, np.abs(means) / np.sqrt(np.maximum(variance, 0) / (size - 1)))
+        return np.where(squares == 0, 0.0, found)
 
-    # over the logarithm, so that students of one teacher may be all but equal
-    found = minimize_scalar(lambda log: at(math.exp(log))[0], bounds=(-25, 60), method="bounded")
-    _, mean, se = min(at(0.0), at(math.exp(float(found.x))))
-    return Estimate(mean, se, len(labels) - 1)
+    seen = t(flips[:1])[0]  # the first flips nothing
+    order = np.argsort(-seen, kind="stable")
+    exceeded = np.zeros(k)
+    for part in np.array_split(flips, max(1, len(flips) * k // 500_000)):
+        # column j: the largest of those that are left when j is reached
+        largest = np.maximum.accumulate(t(part)[:, order[::-1]], axis=1)[:, ::-1]
+        exceeded += (largest >= seen[order] * (1 - 1e-9)).sum(axis=0)
+    p = np.empty(k)
+    p[order] = np.maximum.accumulate(exceeded / len(flips))
+    return p
 
 
 def two_sided_p(estimate: Estimate) -> float:
@@ -188,11 +158,6 @@ def equivalence_p(estimate: Estimate, delta: float) -> float:
     return float(stats.t.sf((delta - abs(mean)) / se, df))
 
 
-def paired_t_p(differences: ArrayLike, *, test_over_train: float = 0.0) -> float:
-    """Two-sided p of the paired t test of ``differences`` [n]; with a ratio, the corrected resampled one."""
-    return two_sided_p(paired_estimate(differences, test_over_train=test_over_train))
-
-
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p values of one family (Scand. J. Statist. 1979). A NaN stays NaN and is not counted.
 
@@ -213,42 +178,3 @@ def t_interval(estimate: Estimate, confidence: float = 0.95) -> Interval:
         return Interval(math.nan, math.nan)
     half = float(stats.t.ppf((1 + confidence) / 2, estimate.df)) * estimate.se
     return Interval(estimate.mean - half, estimate.mean + half)
-
-
-def worse_than_best_p(scores: ArrayLike) -> NDArray[np.float64]:
-    """For each of k methods with ``scores`` [n, k] of the same n seeds: p that none of the others is better [k].
-
-    The method with the highest mean is chosen by the data, so every pair is taken to have been compared with every
-    other one: a single-step maximum of the t statistics of all pairs (Westfall and Young, Resampling-Based Multiple
-    Testing, 1993), under joint flips of the sign of a seed's differences: exact over all 2^n flips up to n = 12, above
-    over 4,095 random ones from a fixed generator. p_j is the share of flips at which any pair differs as much as method
-    j and the best one do. The best has p = 1.
-    """
-    x = np.asarray(scores, float)
-    n, k = x.shape
-    first, second = np.triu_indices(k, 1)
-    d = (x[:, first] - x[:, second]).round(12)  # see paired_differences
-    if k < 2:
-        return np.ones(k)
-    if n <= 12:
-        flips = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    else:
-        flips = np.vstack([np.ones(n, int), np.random.default_rng(0).choice([-1, 1], (4095, n))])
-    squares = (d**2).mean(axis=0)  # no flip changes these
-
-    def t(part: NDArray[np.int64]) -> NDArray[np.float64]:
-        means = part @ d / n
-        variance = squares - means**2
-        constant = variance <= 1e-12 * squares  # differences that do not vary, but for rounding
-        with np.errstate(divide="ignore", invalid="ignore"):
-            size = np.where(constant, np.inf, np.abs(means) / np.sqrt(np.maximum(variance, 0)))
-        return np.where(squares == 0, 0.0, size)
-
-    parts = np.array_split(flips, max(1, k * k * n // 4000))
-    largest = np.concatenate([t(part).max(axis=1) for part in parts])
-    seen, best = t(flips[:1])[0], int(x.mean(axis=0).argmax())  # the first flips nothing
-    p = np.ones(k)
-    for place, (a, b) in enumerate(zip(first, second, strict=True)):
-        if best in (a, b):
-            p[a if b == best else b] = (largest >= seen[place] * (1 - 1e-9)).mean()
-    return p

@@ -1,12 +1,11 @@
 """The comparison for people: HTML, LaTeX and Markdown beside CSV and Parquet. Imports no torch.
 
-A stranger should be able to read it alone: the notes below it say what was tested and how, what bold means, which
-seeds failed.
+A stranger should be able to read it alone: the notes below it say what was tested and how, and which seeds failed.
 """
 
 import html as markup
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,32 +15,24 @@ import pandas as pd
 from distillbench.params import MIN_SEEDS
 from distillbench.record import write_atomically
 from distillbench.runs import write_csv, write_parquet
-from distillbench.statistics.compare import MIXED
-from distillbench.statistics.frames import CELL
-from distillbench.statistics.paired import ALPHA, DELTA
+from distillbench.statistics.paired import ALPHA, COLLAPSE
 from distillbench.tables.latex import latex_tables
-from distillbench.wording import NOTHING, backend_label, markdown_text, metric_label, signed, table_row
+from distillbench.wording import NOTHING, backend_label, backend_order, markdown_text, metric_label, signed, table_row
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+MEAN, DIFFERENCE, IMPROVED = "Mean ± sd, %", "Difference, points", "Improved"
+COLUMNS = ("Method", MEAN, DIFFERENCE, IMPROVED, "p, adjusted", "Gap closed", "Verdict")
 LEFT = ("Method", "Verdict")
-MEAN = "Mean ± std, %"
-# a page is no wider; the CSV has them
-NOT_IN_LATEX = ("Parameters", "p t Holm", "p resplit", "P(improve)", "Detectable, pp", "Seeds needed")
-TEST_NAMES = {
-    "wilcoxon": "exact two-sided Wilcoxon signed-rank test over the pairs",
-    "permutation": "two-sided sign-flip permutation test of the mean over the pairs",
-    MIXED: "a mixed model with the teacher as random effect where seeds share teachers",
-}
+MARKS = {"better": "▲ ", "worse": "▼ ", "equivalent": "≈ "}  # a verdict is found without reading, in grey, too
 
 
 class _Shown(NamedTuple):
-    """The comparison as text. texts: one column per column people read and "cell" for its group.
+    """The comparison as text. texts: COLUMNS, and "cell", the heading that a row stands under.
 
-    bold [rows]: whether the mean is marked. failed, differs [rows]: places to colour. notes: below the table.
+    failed, differs [rows]: places to colour. notes: below the table.
     """
 
     texts: pd.DataFrame
-    bold: "pd.Series[Any]"
     failed: list[int]
     differs: list[int]
     notes: list[str]
@@ -56,21 +47,16 @@ def write_comparison(
     tex: Path,
     markdown: Path,
     alpha: float = ALPHA,
-    delta: float = DELTA,
-    family: str = "cell",
     min_seeds: int = MIN_SEEDS,
     remarks: Sequence[str] = (),
 ) -> None:
-    """Write what ``stats.compare`` returned in five forms; the options as given to it.
+    """Write what ``statistics.compare.compare`` returned in five forms; the options as given to it.
 
-    ``remarks`` are sentences for the notes, about all cells together.
-
-    CSV and Parquet have full precision, in fractions. The others show percent and percentage points and end in notes
-    that say what was tested, what the intervals are, and which seeds failed or cells were skipped, and why. The HTML
-    needs no network; the LaTeX needs ``booktabs`` and compiles as pasted.
+    ``remarks`` are sentences for the notes, about all data sets together. CSV and Parquet have all columns with full
+    precision, in fractions. The others show seven, in percent and percentage points, and end in notes. The HTML needs
+    no network; the LaTeX needs ``booktabs`` and compiles as pasted.
     """
-    explained = _explanations(comparison, alpha, delta, family, min_seeds)
-    shown = _shown(comparison, [*explained, *remarks])
+    shown = _shown(comparison, [*explanations(comparison, alpha, min_seeds), *remarks])
     write_csv(comparison, csv)
     write_parquet(comparison, parquet)
     write_atomically(html, _html(shown))
@@ -80,62 +66,56 @@ def write_comparison(
 
 def _shown(comparison: pd.DataFrame, notes: list[str]) -> _Shown:
     marked = list(dict.fromkeys(note for note in comparison["note"] if note))
-    rows = _without_skipped_cells(comparison).to_dict("records")
-    texts = pd.DataFrame([_texts({str(k): v for k, v in row.items()}, marked) for row in rows])
-    if not comparison["resplit"].any():
-        texts = texts.drop(columns="p resplit", errors="ignore")
+    rows, texts = [], []
+    for of_pair in groups(comparison):
+        title, libraries = heading(of_pair)
+        for row in of_pair.to_dict("records"):
+            said = texts_of(row, libraries)
+            texts.append({"cell": title} | said | {"Verdict": said["Verdict"] + _mark(row["note"], marked)})
+            rows.append(row)
     return _Shown(
-        texts,
-        pd.Series([bool(row["best"]) for row in rows], dtype=bool),
-        [place for place, row in enumerate(rows) if row["n_ok"] < row["n"]],
+        pd.DataFrame(texts, columns=["cell", *COLUMNS]),
+        [place for place, row in enumerate(rows) if row["n_ok"] < row["n"] or row["collapsed"]],
         [place for place, row in enumerate(rows) if row["verdict"].startswith(("better", "worse"))],
-        [*notes, *(f"{_mark(number)} {note}" for number, note in enumerate(marked, 1))],
+        [*notes, *(f"{str(number).translate(SUPERSCRIPTS)} {note}" for number, note in enumerate(marked, 1))],
     )
 
 
-def _texts(row: dict[str, Any], marked: list[str]) -> dict[str, str]:
-    is_baseline = row["method"] == row["baseline"]
-    mark = _mark(marked.index(row["note"]) + 1) if row["note"] else ""
+def groups(comparison: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows that are tested together: of each data set and pair. What a library skipped for one reason is one."""
+    found = []
+    for _, rows in comparison.groupby(["dataset", "pair"], sort=False):
+        skipped = rows[rows["verdict"] == "skipped"]
+        for _, of_library in skipped.groupby("backend", sort=False):
+            if len(of_library) > 1 and of_library["note"].nunique() == 1:
+                every = of_library.head(1).assign(method=f"all {len(of_library)} methods", n=of_library["n"].sum())
+                rows = pd.concat([rows.drop(of_library.index), every])
+        found.append(rows)
+    return found
+
+
+def heading(rows: pd.DataFrame) -> tuple[str, str]:
+    """Of the rows of one data set and pair, ``cora · gcn · test accuracy · PyG, DGL``; and the libraries that ran."""
+    ran = {name for backend in rows.loc[rows["verdict"] != "skipped", "backend"] for name in backend.split("+")}
+    libraries = "+".join(sorted(ran, key=backend_order))
+    first = rows.iloc[0]
+    said = [first["dataset"], first["pair"], f"test {metric_label(first['metric'])}", backend_label(libraries)]
+    return " · ".join(filter(None, said)), libraries
+
+
+def texts_of(row: Mapping[Any, Any], libraries: str) -> dict[str, str]:
+    """One row of the comparison as COLUMNS, as every table has them; who is not of all ``libraries`` names its own."""
+    name = str(row["method"]) + (" (baseline)" if row["method"] == row["baseline"] else "")
     return {
-        "cell": " · ".join(
-            [row["dataset"], backend_label(row["backend"]), row["pair"], f"test {metric_label(row['metric'])}"]
-        ),
-        "Method": f"{row['method']} (baseline)" if is_baseline else row["method"],
-        "Parameters": NOTHING if pd.isna(row["params"]) else f"{row['params']:,}",
-        "Seeds ok": f"{row['n_ok']} / {row['n']}",
+        "Method": name if row["backend"] == libraries else f"{name}, {backend_label(row['backend'])}",
         MEAN: _mean(row["mean"], row["std"]),
-        "Difference, pp": signed(row["diff"]),
-        "95% interval": NOTHING
-        if math.isnan(row["ci_low"])
-        else f"[{signed(row['ci_low'])}, {signed(row['ci_high'])}]",
-        "p Holm": _p(row["p_holm"]),
-        "p t Holm": _p(row["p_ttest_holm"]),
-        "p resplit": _p(row["p_resplit_holm"]),
-        "Effect r": NOTHING if math.isnan(row["effect"]) else signed(row["effect"] / 100),
-        "P(improve)": NOTHING if math.isnan(row["p_improve"]) else f"{row['p_improve']:.2f}",
-        "Gap closed": NOTHING
-        if math.isnan(row["gap_closed"])
-        else f"{round(100 * row['gap_closed'])}%".replace("-", "−"),
-        "Detectable, pp": NOTHING if math.isnan(row["detectable"]) else f"{100 * row['detectable']:.2f}",
-        "Seeds needed": _seeds_needed(row),
-        "Verdict": row["verdict"] + mark,
+        DIFFERENCE: _difference(row),
+        IMPROVED: _improved(row),
+        "p, adjusted": _p(row["p"]) if row["verdict"] != "control" else NOTHING,
+        "Gap closed": NOTHING if math.isnan(row["gap_closed"]) else f"{round(100 * row['gap_closed'])}%",
+        "Verdict": next((mark for word, mark in MARKS.items() if str(row["verdict"]).startswith(word)), "")
+        + str(row["verdict"]),
     }
-
-
-def _seeds_needed(row: dict[str, Any]) -> str:
-    if not pd.isna(row["seeds_needed"]):
-        return f"{row['seeds_needed']}"
-    return NOTHING if math.isnan(row["detectable"]) or row["diff"] == 0 else "> 1,000"
-
-
-def _without_skipped_cells(comparison: pd.DataFrame) -> pd.DataFrame:
-    """A cell of which everything was skipped for one reason becomes one row instead of a block of dashes."""
-    parts = []
-    for _, cell in comparison.groupby(CELL, sort=False):
-        if len(cell) > 1 and (cell["verdict"] == "skipped").all() and cell["note"].nunique() == 1:
-            cell = cell.head(1).assign(method=f"all {len(cell)} methods", params=None, n=cell["n"].sum())
-        parts.append(cell)
-    return pd.concat(parts) if parts else comparison
 
 
 def _mean(mean: float, std: float) -> str:
@@ -144,12 +124,17 @@ def _mean(mean: float, std: float) -> str:
     return f"{100 * mean:.1f}" if math.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
 
 
-def _interval(low: float, high: float) -> str:
-    return NOTHING if math.isnan(low) else f"[{signed(low)}, {signed(high)}]"
+def _difference(row: Mapping[Any, Any]) -> str:
+    interval = "" if math.isnan(row["ci_low"]) else f" [{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
+    return signed(row["diff"]) + interval
 
 
-def _percent(share: float) -> str:
-    return NOTHING if math.isnan(share) else f"{round(100 * share)}%".replace("-", "−")
+def _improved(row: Mapping[Any, Any]) -> str:
+    """``9/10``, ``7/10 (1 failed, 1 collapsed)``; of the baseline only what failed or collapsed."""
+    counted = {"failed": row["n"] - row["n_ok"] if row["verdict"] != "skipped" else 0, "collapsed": row["collapsed"]}
+    said = ", ".join(f"{count} {what}" for what, count in counted.items() if count)
+    share = f"{row['improved']}/{row['n']}" if row["n_pairs"] else NOTHING
+    return f"{share} ({said})" if said else share
 
 
 def _p(p: float) -> str:
@@ -158,68 +143,76 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _mark(number: int) -> str:
-    return str(number).translate(SUPERSCRIPTS)
+def _mark(note: str, marked: Sequence[str]) -> str:
+    return str(marked.index(note) + 1).translate(SUPERSCRIPTS) if note else ""
 
 
-def _explanations(comparison: pd.DataFrame, alpha: float, delta: float, family: str, min_seeds: int) -> list[str]:
+def explanations(comparison: pd.DataFrame, alpha: float = ALPHA, min_seeds: int = MIN_SEEDS) -> list[str]:
+    """What the columns are and how it was tested, in sentences; docs/statistics.md has the reasons."""
     baseline = next(iter(comparison["baseline"]), "the baseline")
-    used = [TEST_NAMES[name] for name in pd.unique(comparison["test"].dropna())] or [TEST_NAMES["wilcoxon"]]
-    over = "methods of the cell" if family == "cell" else "methods of all cells of this table together"
-    whole = _over_the_whole_table(comparison, alpha) if family == "cell" else ""
+    tested = comparison[comparison["p_table"].notna()]
+    known = tested["n_rows"] > 0
+    sources = "new seeds and new test rows"
+    if len(tested) and not known.any():
+        sources = "new seeds alone (no predictions are stored, so nothing is said of new test rows)"
+    elif not known.all():
+        lacking = ", ".join(pd.unique(tested.loc[~known, "dataset"]))
+        sources += f" (of {lacking} new seeds alone: no predictions are stored)"
     notes = [
-        "Parameters: of the model that is used, without projectors. Seeds ok: runs that finished, of those planned. "
-        "Mean ± sample standard deviation of the test metric over them.",
-        f"Difference: method minus {baseline} with the same seed (split, teacher, initial weights), in percentage "
-        f"points, mean over pairs; 95% BCa bootstrap interval, not adjusted for the number of methods, somewhat narrow "
-        f"with few seeds, and none below {min_seeds}.",
-        f"p Holm: {'; '.join(used)}, adjusted over the {over}; teacher and {baseline} are controls. “better”, "
-        f"“worse”: p Holm ≤ {alpha:g}. “equivalent within δ”: two one-sided t tests (Holm-adjusted) show the "
-        f"difference to be within ±{100 * delta:g} points. “no difference shown” does not mean equal. Below "
-        f"{min_seeds} pairs there is no verdict. p t Holm: the same with paired t tests, for comparison; it decides "
-        f"nothing.{whole}",
-        "Effect r: matched-pairs rank-biserial correlation, −1 to +1. P(improve): share of seeds improved, ties half. "
-        "Gap closed: the difference as a share of the teacher's, where the test shows the teacher to be ahead.",
-        f"Detectable: the smallest true difference that the signed-rank test would have shown of these seeds with 80% "
-        f"power at Holm's first step ({alpha:g} over the number of methods), for normal differences that vary as those "
-        f"seen; smaller ones may well be there and not show. Seeds needed: for a true difference as large as the one "
-        f"seen.",
+        f"Difference to {baseline} with the same seed, in percentage points; its {_percent(1 - alpha)} interval allows "
+        f"for {sources}, and those of all methods under one heading hold together. Several libraries are one row "
+        f"where they agree; a row of one names it.",
+        f"p, adjusted: step-down max-|t| under flips of the seeds' signs (Westfall and Young), over the methods under "
+        f"one heading. “better”, “worse”: p ≤ {alpha:g} and an interval without 0.{_equivalence(comparison)} “no "
+        f"difference shown” does not mean equal. Below {min_seeds} pairs there is no verdict."
+        f"{_whole_table(comparison, alpha)}",
+        f"Improved: seeds above {baseline}'s, of those asked for. Collapsed: {100 * COLLAPSE:g} points or more below "
+        f"the method's median.{_unseen(comparison)} Gap closed: the difference as a share of the teacher's, where both "
+        f"are above 0 and the teacher's is shown.",
     ]
-    if (comparison["best"] != "").any():
-        notes.append(
-            f"Bold: the highest mean of the cell's students over the seeds that all of them finished, and all that "
-            f"are not shown to be worse than it (largest t of all pairs under joint flips of the seeds' signs, "
-            f"Westfall and Young, level {alpha:g}) nor, by their verdict, than {baseline}, which itself goes by "
-            f"the best one's verdict. Where splits change with the seed, it is about these splits."
-        )
-    resplit = list(pd.unique(comparison.loc[comparison["resplit"].astype(bool), "dataset"]))
-    if resplit:
-        notes.append(
-            f"The split changes with the seed of {', '.join(resplit)}. There, p resplit is the corrected t test of "
-            f"Nadeau and Bengio (Holm-adjusted), which speaks of new data from the same source; “better”, “worse” or "
-            f"“equivalent” alone needs both tests, and “on these splits” marks what holds over splits of this data "
-            f"set, no more. Detectable and Seeds needed are about these splits."
-        )
+    one = comparison.loc[~comparison["resplit"].astype(bool) & (comparison["n_ok"] > 0), "dataset"]
+    if len(one):
+        notes.append(f"One published split for all seeds, so that it is about that split: {', '.join(pd.unique(one))}.")
     return notes
 
 
-def _over_the_whole_table(comparison: pd.DataFrame, alpha: float) -> str:
-    """What a correction over cells would leave of the verdicts: every cell is a family of its own."""
-    if comparison.drop_duplicates(CELL).shape[0] < 2:
+def _percent(share: float) -> str:
+    return f"{100 * share:g}%"
+
+
+def _equivalence(comparison: pd.DataFrame) -> str:
+    """What δ is, where a verdict has it."""
+    of = comparison[comparison["verdict"].str.contains("δ")]
+    if of.empty:
         return ""
-    tested = comparison[comparison["p_holm_table"].notna()]
-    if tested.empty:
+    margins: dict[str, str] = {}
+    for row in of.drop_duplicates(["dataset", "pair"]).to_dict("records"):
+        where = f"{row['dataset']} ({row['pair']})"
+        said = f"±{100 * row['delta']:g}"
+        margins[said] = f"{margins[said]}, {where}" if said in margins else where
+    within = next(iter(margins)) if len(margins) == 1 else ", ".join(f"{m} on {where}" for m, where in margins.items())
+    return f" “δ”: two one-sided t tests (Holm) show the difference to be within {within} points."
+
+
+def _whole_table(comparison: pd.DataFrame, alpha: float) -> str:
+    """What a correction over all headings leaves of the verdicts: every one is a family of its own."""
+    if comparison.drop_duplicates(["dataset", "pair"]).shape[0] < 2:
         return ""
     shown = comparison["verdict"].str.startswith(("better", "worse"))
-    left = int((shown & (comparison["p_holm_table"] <= alpha)).sum())
-    said = f"{left} of the {shown.sum()} “better” and “worse” also hold" if shown.any() else "none is shown"
-    smallest = len(tested) * 2.0 ** (1 - int(tested["n_pairs"].max()))
-    if smallest > alpha and (tested["test"] != MIXED).all():
-        said += f"; with so few seeds none can, the smallest p that there is being {smallest:.2f}"
-    return (
-        f" Every cell (heading) is a family of its own; adjusted over all {len(tested)} comparisons of this table "
-        f"(p_holm_table in the CSV), {said}."
-    )
+    if not shown.any():
+        return ""
+    left = int((shown & (comparison["p_table"] <= alpha)).sum())
+    number = int(comparison["p_table"].notna().sum())
+    return f" Adjusted over all {number} comparisons, {left} of the {shown.sum()} “better” and “worse” hold as well."
+
+
+def _unseen(comparison: pd.DataFrame) -> str:
+    """What may still collapse where nothing did: the exact upper bound of a share of which none was seen."""
+    tested = comparison[comparison["p_table"].notna()]
+    if tested.empty:
+        return ""
+    n = int(tested["n_ok"].max())
+    return f" Where none of {n} did, up to {100 * (1 - 0.05 ** (1 / n)):.0f}% may (95%)."
 
 
 def _html(shown: _Shown) -> str:
@@ -227,15 +220,12 @@ def _html(shown: _Shown) -> str:
     texts = shown.texts
     table = gt.GT(texts, id="comparison", groupname_col="cell" if len(texts) else None)
     right = [name for name in texts.columns if name not in (*LEFT, "cell")]
-    table = table.tab_header(title).cols_align("right", right).cols_align("left", [c for c in LEFT if c in texts])
+    table = table.tab_header(title).cols_align("right", right).cols_align("left", list(LEFT))
     if shown.failed:
-        table = table.tab_style(gt.style.text(color="#b00020"), gt.loc.body(columns="Seeds ok", rows=shown.failed))
+        table = table.tab_style(gt.style.text(color="#b00020"), gt.loc.body(columns=IMPROVED, rows=shown.failed))
     if shown.differs:
         places = gt.loc.body(columns=["Method", "Verdict"], rows=shown.differs)
         table = table.tab_style(gt.style.text(weight="bold"), places)
-    if shown.bold.any():
-        best = [place for place, bold in enumerate(shown.bold) if bold]
-        table = table.tab_style(gt.style.text(weight="bold"), gt.loc.body(columns=MEAN, rows=best))
     for note in shown.notes:
         table = table.tab_source_note(gt.html(markup.escape(note)))
     table = table.tab_options(
@@ -252,32 +242,20 @@ def _html(shown: _Shown) -> str:
 
 
 def _latex(shown: _Shown) -> str:
-    left_out = [name for name in shown.texts.columns if name in NOT_IN_LATEX]
-    texts = shown.texts.drop(columns=left_out)
-    notes = [*shown.notes, f"Left out here and found in the CSV: {', '.join(left_out)}."]
+    texts = shown.texts
     if len(texts):
         texts = texts.assign(group=texts["cell"].str.split(" · ").str[0])
     return latex_tables(
-        texts,
-        caption="Comparison over paired seeds",
-        notes=notes,
-        left=LEFT,
-        wrapped={"Verdict": "1.9cm"},
-        bold=shown.bold,
-        bold_column=MEAN,
+        texts, caption="Comparison over paired seeds", notes=shown.notes, left=LEFT, wrapped={"Verdict": "3.2cm"}
     )
 
 
 def _markdown(shown: _Shown) -> str:
-    columns = [name for name in shown.texts.columns if name != "cell"]
     lines = []
     for cell, rows in shown.texts.groupby("cell", sort=False) if len(shown.texts) else ():
-        lines += [f"**{markdown_text(str(cell))}**", "", table_row(columns)]
-        lines.append("|" + "|".join(":---" if name in LEFT else "---:" for name in columns) + "|")
-        for row, bold in zip(rows[columns].to_dict("records"), shown.bold[rows.index], strict=True):
-            texts = {str(name): markdown_text(str(text)) for name, text in row.items()}
-            if bold:
-                texts[MEAN] = f"**{texts[MEAN]}**"
-            lines.append(table_row(texts.values()))
+        lines += [f"**{markdown_text(str(cell))}**", "", table_row(COLUMNS)]
+        lines.append("|" + "|".join(":---" if name in LEFT else "---:" for name in COLUMNS) + "|")
+        for row in rows[list(COLUMNS)].to_dict("records"):
+            lines.append(table_row(markdown_text(str(text)) for text in row.values()))
         lines.append("")
     return "\n".join([*lines, *(f"- {markdown_text(note)}" for note in shown.notes)]) + "\n"

@@ -2,7 +2,6 @@
 
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -13,7 +12,7 @@ _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "''",
     "±": r"$\pm$", "−": "$-$", "–": "--", "—": "---", "·": r"$\cdot$", "×": r"$\times$", "≤": r"$\leq$",
-    "…": r"\dots{}", "→": r"$\to$",
+    "…": r"\dots{}", "▲": r"$\uparrow$", "▼": r"$\downarrow$", "≈": r"$\approx$", "→": r"$\to$",
     "“": "``", "”": "''", "’": "'", "δ": r"$\delta$", "χ": r"$\chi$", "σ": r"$\sigma$", "λ": r"$\lambda$",
 }  # fmt: skip
 
@@ -30,13 +29,11 @@ def latex_tables(
     notes: Sequence[str],
     left: Collection[str],
     wrapped: Mapping[str, str],
-    bold: "pd.Series[Any]",
-    bold_column: str,
 ) -> str:
     """``table*`` floats of texts, a page high at most, and ``notes`` in small print behind the last.
 
     The column "group" says which rows make a float, "cell" which stand under one heading in it. left: columns that are
-    flush left; wrapped: those that are broken at a width. bold [rows]: where the text of ``bold_column`` is bold.
+    flush left; wrapped: those that are broken at a width.
     """
     columns = [name for name in shown.columns if name not in ("group", "cell")]
     kinds = [f"p{{{wrapped[n]}}}" if n in wrapped else "l" if n in left else "r" for n in columns]
@@ -52,11 +49,9 @@ def latex_tables(
         ]
         for cell, of_cell in rows.groupby("cell", sort=False) if len(rows) else ():
             lines += ["\\midrule", rf"\multicolumn{{{len(columns)}}}{{l}}{{\textbf{{{escape(str(cell))}}}}}" + END]
-            for row, is_bold in zip(of_cell[columns].to_dict("records"), bold[of_cell.index], strict=True):
+            for row in of_cell[columns].to_dict("records"):
                 texts = {str(name): escape(str(text)) for name, text in row.items()}
                 texts |= {name: rf"\raggedright {texts[name]}" for name in wrapped}
-                if is_bold:
-                    texts[bold_column] = rf"\textbf{{{texts[bold_column]}}}"
                 lines.append(" & ".join(texts.values()) + END)
         lines += ["\\bottomrule", "\\end{tabular}", "\\end{table*}"]
     lines += ["{\\footnotesize", *(f"\\noindent {escape(note)}\\par" for note in notes), "}"]

@@ -119,8 +119,7 @@ def _description(results: Path, dataset: str) -> str:
     if "comparison" not in here or here["comparison"].empty:
         return ""
     alike = here.get("equivalence")
-    delta = float(alike["delta"].iloc[0]) if alike is not None and len(alike) else None
-    first, *others = (markdown_text(text) for text in conclusions(here["comparison"], alike, delta=delta))
+    first, *others = (markdown_text(text) for text in conclusions(here["comparison"], alike))
     ending = "\n\nTables, figures and the whole report are below, under Artifacts."
     text = f"**{first}**\n"
     for place, sentence in enumerate(others):
