@@ -135,16 +135,6 @@ def step_down_p(differences: ArrayLike) -> NDArray[np.float64]:
     return p
 
 
-def two_sided_p(estimate: Estimate) -> float:
-    """Two-sided p of the t test that the mean is 0; differences that do not vary give 1 if zero, else 0."""
-    mean, se, df = estimate
-    if math.isnan(se):
-        return math.nan
-    if se == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * stats.t.sf(abs(mean) / se, df))
-
-
 def equivalence_p(estimate: Estimate, delta: float) -> float:
     """p of two one-sided t tests (Schuirmann 1987) that the mean lies within ±``delta``: the larger of the two.
 
