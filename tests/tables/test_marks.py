@@ -1,4 +1,4 @@
-"""Which means are marked as the best: the same in every form of the comparison, and every number beside them, too."""
+"""Every form of the comparison, and the report page, say the same of every row."""
 
 import re
 from html.parser import HTMLParser
@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from distillbench.report.tables import comparison_tables, read_table
+from distillbench.report.tables import best_tables, comparison_tables, read_table
 from distillbench.statistics import compare
-from distillbench.tables.comparison import MEAN, write_comparison
+from distillbench.tables.comparison import COLUMNS, DIFFERENCE, IMPROVED, MEAN, write_comparison
 from tests.statistics.conftest import BASE, UP, runs_of, shifted
 
 CLOSE = [up + (-1) ** n * 0.004 for n, up in enumerate(UP)]  # the mean of UP, from other seeds
@@ -20,7 +20,6 @@ RUNS = pd.concat([
     runs_of({"teacher": [0.93] * 10, "supervised": BASE, "kd": shifted(DOWN), "at": [0.99] * 10, "lsp": shifted(UP)},
             dataset="b", broken={("at", 3): ("diverged", "loss is NaN")}),
 ])  # fmt: skip
-BEST = {("a", "kd"): "best", ("a", "at"): "not worse", ("b", "lsp"): "best"}
 
 
 class Cells(HTMLParser):
@@ -78,7 +77,8 @@ def of_markdown(text):
 
 def of_latex(text):
     for written, meant in ((r"$-$", "−"), (r"$\pm$", "±"), (r"$\cdot$", "·"), (r"\%", "%"), (r"\raggedright ", ""),
-                           ("--", "–"), ("$<$", "<"), (r"\textsuperscript{1}", "¹"), (r"\textsuperscript{2}", "²"),
+                           ("--", "–"), ("$<$", "<"), (r"$\uparrow$", "▲"), (r"$\downarrow$", "▼"), (r"$\approx$", "≈"),
+                           (r"\textsuperscript{1}", "¹"), (r"\textsuperscript{2}", "²"),
                            (r"\textsuperscript{3}", "³")):  # fmt: skip
         text = text.replace(written, meant)
     found, dataset, columns = {}, "", []
@@ -99,7 +99,7 @@ def of_latex(text):
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("marks")
     paths = {kind: folder / f"comparison.{kind}" for kind in ("csv", "parquet", "html", "tex", "markdown")}
-    write_comparison(compare.compare(RUNS, resamples=200), **paths)
+    write_comparison(compare.compare(RUNS), **paths)
     return paths
 
 
@@ -109,58 +109,56 @@ def forms(files):
     return {kind: parse(files[kind].read_text(encoding="utf-8")) for kind, parse in read.items()}
 
 
-def test_the_best_of_each_cell_is_marked_in_the_csv_and_on_the_report_page(files):
-    csv = read_table(files["csv"])
-    marked = {(row["dataset"], row["method"]): row["best"] for row in csv.to_dict("records") if row["best"]}
-    assert marked == BEST
-    shown = {}
-    for table in comparison_tables(csv):
-        place = table.columns.index("Best")
-        shown |= {(table.caption[0], line.texts[0]): line.texts[place] for line in table.lines}
-    assert len(shown) == 10 and {run: text for run, text in shown.items() if text != "–"} == BEST
-
-
-@pytest.mark.parametrize("kind", ["html", "markdown", "tex"])
-def test_just_the_means_of_the_best_are_bold(forms, kind):
-    found = forms[kind]
-    assert len(found) == 10
-    assert {run for run, (_, bold) in found.items() if MEAN in bold} == BEST.keys()
-    assert found["a", "kd"][0][MEAN] == "80.6 ± 1.2" and found["a", "supervised (baseline)"][0][MEAN] == "79.4 ± 1.0"
-    # what else is bold: in HTML, method and verdict where a test shows something
-    others = {run: bold - {MEAN} for run, (_, bold) in found.items() if bold - {MEAN}}
+def test_a_cell_that_shows_something_is_bold_in_html_and_nowhere_else(forms):
     shown = [("a", "kd"), ("a", "at"), ("a", "lsp"), ("b", "kd"), ("b", "at"), ("b", "lsp")]
-    assert others == ({run: {"Method", "Verdict"} for run in shown} if kind == "html" else {})
+    bold = {kind: {run: marked for run, (_, marked) in found.items() if marked} for kind, found in forms.items()}
+    assert bold == {"html": dict.fromkeys(shown, {"Method", "Verdict"}), "markdown": {}, "tex": {}}
+    found = forms["markdown"]
+    assert len(found) == 10
+    assert found["a", "kd"][0][MEAN] == "80.6 ± 1.2" and found["a", "supervised (baseline)"][0][MEAN] == "79.4 ± 1.0"
+    verdicts = [found["a", name][0]["Verdict"] for name in ("kd", "at", "lsp", "supervised (baseline)")]
+    assert verdicts == ["▲ better", "▲ better", "▼ worse", "control"]
 
 
 def test_in_html_lost_seeds_are_coloured(files):
     rows = Cells(files["html"].read_text(encoding="utf-8")).rows
     coloured = [(row[0][0], text) for row in rows for text, style in row if "color: #b00020" in style]
-    assert coloured == [("at", "9 / 10")]
+    assert coloured == [("at", "9/10 (1 failed)")]
 
 
 def test_every_form_says_the_same(forms):
     texts = {kind: {run: texts for run, (texts, _) in found.items()} for kind, found in forms.items()}
-    assert texts["html"] == texts["markdown"]
-    columns = list(texts["tex"]["a", "kd"])
-    assert columns[1:4] == ["Seeds ok", MEAN, "Difference, pp"] and {"p Holm", "Gap closed", "Verdict"} <= set(columns)
-    assert texts["tex"] == {run: {name: row[name] for name in columns} for run, row in texts["markdown"].items()}
+    assert list(texts["html"]["a", "kd"]) == list(COLUMNS)
+    assert texts["html"] == texts["markdown"] == texts["tex"]
 
 
-def test_the_report_page_has_the_numbers_of_the_table(files, forms):
-    same = {MEAN: MEAN, "Difference, points": "Difference, pp", "p, adjusted": "p Holm", "Gap closed": "Gap closed",
-            "Seeds ok": "Seeds ok", "95% interval": "95% interval"}  # fmt: skip
+def test_the_report_page_has_the_texts_of_the_table(files, forms):
     compared = 0
     for table in comparison_tables(read_table(files["csv"])):
         for line in table.lines:
             shown = dict(zip(table.columns, line.texts, strict=True))
             row, _ = forms["markdown"][table.caption[0], shown["Method"]]
-            assert {name: shown[name] for name in same} == {name: row[other] for name, other in same.items()}
+            assert {n: t for n, t in shown.items() if n != "Verdict"} == {
+                n: t for n, t in row.items() if n != "Verdict"
+            }
+            assert row["Verdict"].rstrip("¹²³") == shown["Verdict"].partition(" [")[0]
             compared += 1
     assert compared == 10
 
 
-def test_a_gap_is_shown_in_percent_of_it(forms):
+def test_what_the_columns_say_of_a_row(forms):
     row, _ = forms["markdown"]["a", "kd"]
     # 1.18 points of the 14.57 that the teacher is ahead
-    assert (row["Difference, pp"], row["Gap closed"]) == ("+1.18", "8%")
-    assert forms["markdown"]["a", "lsp"][0]["Gap closed"] == "−8%"
+    assert row[DIFFERENCE].startswith("+1.18 [+0.") and (row[IMPROVED], row["Gap closed"]) == ("10/10", "8%")
+    assert forms["markdown"]["a", "lsp"][0]["Gap closed"] == "–", "a share below 0 is no share"
+    assert forms["markdown"]["a", "supervised (baseline)"][0][IMPROVED] == "–"
+
+
+def test_the_page_says_how_far_behind_the_best_each_is(files):
+    tables = best_tables(read_table(files["csv"]))
+    found = [[line.texts[0] for line in table.lines] for table in tables]
+    assert found == [["kd", "at", "supervised (baseline)", "lsp"], ["lsp", "supervised (baseline)", "kd"]], (
+        "at lost a seed"
+    )
+    best, second = (line.texts for line in tables[0].lines[:2])
+    assert best[1:] == ["0.00", "[0.00, 0.00]"] and second[2].startswith("[−") and "+" in second[2]

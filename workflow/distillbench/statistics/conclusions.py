@@ -48,12 +48,8 @@ def overview(comparison: pd.DataFrame, alpha: float = ALPHA) -> str:
     better, worse = (shown[shown["verdict"].str.startswith(word)] for word in ("better", "worse"))
     if shown.empty:
         return f"No method is shown to differ from {alone} in any of the {number} comparisons, tested together."
-    counted = [
-        f"{len(better)} show a method better than {alone}"
-        if len(better)
-        else f"none shows a method better than {alone}"
-    ]
-    counted += [f"{len(worse)} show one worse"] if len(worse) else []
+    counted = [f"{_show(len(better))} a method better than {alone}"]
+    counted += [f"{_show(len(worse))} one worse"] if len(worse) else []
     text = f"Of {number} comparisons, tested together, {' and '.join(counted)}."
     if better.empty:
         return text
@@ -61,10 +57,14 @@ def overview(comparison: pd.DataFrame, alpha: float = ALPHA) -> str:
     return f"{text} The largest gain is that of {_name(most)} on {most['dataset']} ({most['pair']}): {_size(most)}."
 
 
+def _show(number: int) -> str:
+    return "none shows" if number == 0 else "1 shows" if number == 1 else f"{number} show"
+
+
 def finding(rows: pd.DataFrame) -> str:
     """The line of one data set and pair, whose rows these are."""
     first, alone = rows.iloc[0], _alone(rows)
-    split = "" if rows["resplit"].astype(bool).any() else ", its one published split"
+    split = "" if rows["resplit"].astype(bool).any() else ", its one split"
     place = f"On {first['dataset']} ({first['pair']}{split})"
     compared = _compared(_apart(rows))
     tested = compared[compared["p"].notna()]

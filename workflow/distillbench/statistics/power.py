@@ -32,9 +32,11 @@ def power(effect: float, n: int, level: float) -> float:
     if n < 2:
         return 0.0
     critical, shift = stats.t.ppf(1 - level / 2, n - 1), abs(effect) * math.sqrt(n)
-    if shift > critical + 40:  # where scipy's noncentral t is not a number
-        return 1.0
-    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+    towards, away = (
+        float(tail) for tail in (stats.nct.sf(critical, n - 1, shift), stats.nct.sf(critical, n - 1, -shift))
+    )
+    # scipy's noncentral t is NaN in a tail that is full or empty
+    return (1.0 if math.isnan(towards) else towards) + (0.0 if math.isnan(away) else away)
 
 
 def smallest_detectable(n: int, std: float, *, methods: int = 1, alpha: float = 0.05, wanted: float = POWER) -> float:
@@ -69,7 +71,7 @@ def limits(plan: "Plan") -> list[str]:
     ]
     one = [name for name in plan.config.datasets if not _draws_splits(plan, name)]
     if one:
-        lines.append(f"One published split for all seeds, so that results are about that split: {', '.join(one)}.")
+        lines.append(f"One split for all seeds, so that results are about that split: {', '.join(one)}.")
     graphs = {plan.entry(name).dataset or name for name in plan.config.datasets}
     if len(graphs) < MIN_DATASETS:
         lines.append(f"{len(graphs)} data sets: nothing is tested across data sets below {MIN_DATASETS}.")

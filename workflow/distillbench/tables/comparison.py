@@ -172,7 +172,7 @@ def explanations(comparison: pd.DataFrame, alpha: float = ALPHA, min_seeds: int 
     ]
     one = comparison.loc[~comparison["resplit"].astype(bool) & (comparison["n_ok"] > 0), "dataset"]
     if len(one):
-        notes.append(f"One published split for all seeds, so that it is about that split: {', '.join(pd.unique(one))}.")
+        notes.append(f"One split for all seeds, so that it is about that split: {', '.join(pd.unique(one))}.")
     return notes
 
 
@@ -246,7 +246,7 @@ def _latex(shown: _Shown) -> str:
     if len(texts):
         texts = texts.assign(group=texts["cell"].str.split(" · ").str[0])
     return latex_tables(
-        texts, caption="Comparison over paired seeds", notes=shown.notes, left=LEFT, wrapped={"Verdict": "3.2cm"}
+        texts, caption="Comparison over paired seeds", notes=shown.notes, left=LEFT, wrapped={"Verdict": "2.9cm"}
     )
 
 
