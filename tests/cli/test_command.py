@@ -113,7 +113,7 @@ def test_one_method_on_one_data_set_without_snakemake_ends_in_its_table(here, ca
     assert main(["run", "tiny.yaml", "--no-snakemake", "--cores", "2", *part]) == 0
     table = (here / "results/tables/comparison.md").read_text()
     assert table in capfd.readouterr().out
-    assert "| kd |" in table and "2 / 2" in table and "| at |" not in table and "synthetic" not in table
+    assert "| kd |" in table and "2/2" in table and "| at |" not in table and "synthetic" not in table
     assert (here / "results/report/index.html").is_file() and (here / "results/figures/digits.png").is_file()
 
 
@@ -151,13 +151,12 @@ def test_a_plan_says_what_is_run_and_what_cannot_be_concluded(here, capsys):
     assert main(["plan", "tiny.yaml", "--seeds", "0-6"]) == 0
     out = capsys.readouterr().out
     assert "84 runs of 7 seeds in 24 jobs" in out and "digits · csr · gat: teacher, supervised, kd, at" in out
-    assert "7 seeds can show a difference in every cell" in out
+    assert "7 seeds, up to 2 methods beside the baseline: a true difference of" in out
     assert main(["plan", "tiny.yaml"]) == 0
     assert "seeds: 1: no verdict below 6" in capsys.readouterr().out
-    many = {f"kd-{number}": {"method": "kd", "alpha": number / 10} for number in range(1, 9)}
-    (here / "many.yaml").write_text(yaml.safe_dump({**TINY, "seeds": 6, "methods": {"supervised": None, **many}}))
-    assert main(["plan", "many.yaml"]) == 0  # 2 / 2⁶ is above 0.05 / 8, 2 / 2⁹ is not
-    assert "digits · csr · gat: 8 comparisons at 0.05 together take 9 seeds" in capsys.readouterr().out
+    (here / "strict.yaml").write_text(yaml.safe_dump({**TINY, "seeds": 7, "compare": {"alpha": 0.001}}))
+    assert main(["plan", "strict.yaml"]) == 0  # 2 / 2¹⁰ is above 0.001, 2 / 2¹¹ is not
+    assert "seeds: 7: no verdict below 11" in capsys.readouterr().out
 
 
 def test_a_plan_says_how_long_published_runs_took(here, capsys):
@@ -234,7 +233,7 @@ def test_the_folder_of_results_is_the_configs_as_the_program_reads_it(here, caps
         (here / "odd.yaml").write_text(f"{json.dumps('results')}: {text}\n")
         assert main(["power", "odd.yaml"]) == 1
         folder = Path(yaml.safe_load(f"a: {text}")["a"]).expanduser()
-        assert f"no runs at {folder}/tables/runs.parquet" in capsys.readouterr().err
+        assert f"no comparison at {folder}/tables/comparison.parquet" in capsys.readouterr().err
 
 
 def test_completion_knows_methods_data_sets_pairs_and_configs():

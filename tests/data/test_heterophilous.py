@@ -16,7 +16,7 @@ from distillbench.data import archives
 from distillbench.data.cards import read_card
 from distillbench.data.graph_data import DataError, read_data, write_data
 from distillbench.plugins import declaration, load
-from distillbench.statistics import compare, paired
+from distillbench.statistics import compare
 from tests.needs import SHARED, without
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def test_what_is_written_is_read_with_splits_metric_and_correction(loaded, name,
     assert (found.task.metric_name, found.task.name) == (card.metric, "multiclass")
 
 
-def test_runs_on_ten_splits_get_the_corrected_test(loaded, tmp_path):
+def test_runs_on_ten_splits_know_what_their_training_parts_share(loaded, tmp_path):
     dataset, data, _ = loaded("chameleon")
     write_data(tmp_path, "chameleon", dataset, data)
     card = read_card(tmp_path / "data.json")
@@ -140,12 +140,12 @@ def test_runs_on_ten_splits_get_the_corrected_test(loaded, tmp_path):
             rows.append({
                 "dataset": "chameleon", "backend": "pyg", "pair": "gat", "method": method, "role": "student",
                 "seed": seed, "status": "ok", "reason": "", "metric": card.metric, "test": test, "params": 1,
-                "resplit": card.resplit, "n_train": sizes["train"], "n_test": sizes["test"],
+                "resplit": card.resplit, "n_train": sizes["train"], "n_val": sizes["val"], "n_test": sizes["test"],
             })  # fmt: skip
     found = compare.compare(pd.DataFrame(rows)).set_index("method").loc["kd"]
-    ratio = np.mean([row["n_test"] / row["n_train"] for row in rows])
-    assert found["p_resplit"] == pytest.approx(paired.paired_t_p(up, test_over_train=ratio))
-    assert found["p_resplit"] > found["p_ttest"]
+    share = np.mean([row["n_train"] / (row["n_train"] + row["n_val"] + row["n_test"]) for row in rows])
+    error = np.std(up, ddof=1) * np.sqrt(1 / 10 + share / (1 - share))
+    assert found["se"] == pytest.approx(error, rel=1e-3) and found["se"] > 2 * np.std(up, ddof=1) / np.sqrt(10)
 
 
 @pytest.mark.parametrize("name", ["tolokers", "minesweeper"])

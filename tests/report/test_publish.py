@@ -30,9 +30,9 @@ def test_published_tables_follow_from_the_published_runs(folder):
     found = compare.compare(runs_of_csv(folder / "runs.csv"), **settings.model_dump())
     published = read_table(folder / "comparison.csv")
     assert list(published.columns) == list(found.columns)
-    for name in ("method", "verdict", "best", "n_ok", "n_pairs"):
+    for name in ("method", "backend", "verdict", "n_ok", "n_pairs", "improved", "collapsed", "n_rows"):
         assert list(published[name]) == list(found[name]), name
-    for name in ("mean", "diff", "ci_low", "ci_high", "p_holm", "p_equivalent", "gap_closed", "detectable"):
+    for name in ("mean", "diff", "se", "ci_low", "ci_high", "p", "p_table", "p_equivalent", "gap_closed", "best_low"):
         assert list(published[name]) == pytest.approx(list(found[name]), rel=1e-9, nan_ok=True), name
 
 

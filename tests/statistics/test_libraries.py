@@ -1,7 +1,5 @@
 """PyG against DGL."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest

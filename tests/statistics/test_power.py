@@ -1,5 +1,6 @@
 """The smallest difference that so many seeds show: against a second implementation, and as a command."""
 
+import itertools
 import math
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_power_without_an_effect_is_the_level_and_of_a_huge_one_is_one():
     assert pw.power(1e6, 3, 0.01) == pw.power(60, 100, 1e-5) == 1
     assert pw.power(3, 1, 0.05) == 0
     shares = [pw.power(effect, 10, 0.01) for effect in np.linspace(0, 20, 400)]
-    assert all(a <= b + 1e-9 for a, b in zip(shares, shares[1:], strict=False)), "nowhere is it less, nor not a number"
+    assert all(a <= b + 1e-9 for a, b in itertools.pairwise(shares)), "nowhere is it less, nor not a number"
 
 
 def test_the_smallest_detectable_difference_has_the_power_that_is_wanted():

@@ -5,8 +5,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from distillbench.statistics.compare import COMPARISON_COLUMNS
 from distillbench.tracking.sync import sync
 from distillbench.tracking.views import view_tags
+from tests.report.conftest import compared, controls
 
 from .conftest import client, put, record, runs
 
@@ -56,30 +60,31 @@ def test_a_damaged_list_of_what_belongs_to_the_report_is_named(results: Path) ->
     assert "digits/summary" in runs(results)
 
 
-COMPARISON = """\
-dataset,backend,pair,method,role,baseline,metric,n_ok,n,mean,n_pairs,diff,ci_low,ci_high,verdict,note
-digits,pyg,gat,supervised,student,supervised,accuracy,10,10,0.832,0,,,,control,
-digits,pyg,gat,k_d|<b>,student,supervised,accuracy,10,10,0.88,10,0.048,0.014,0.076,better,
-mnist5k,pyg,gat,lsp,student,supervised,accuracy,10,10,0.6,10,0.0,-0.01,0.01,no difference shown,
-"""
+def comparison_of(*rows) -> pd.DataFrame:
+    """A table with all its columns."""
+    return pd.DataFrame(rows).reindex(columns=COMPARISON_COLUMNS).astype({"n_rows": float, "note": str})
+
+
+def gain(method: str, **changes: Any) -> dict[str, Any]:
+    return compared(method, "better", "pyg+dgl", **changes)
 
 
 def test_the_description_of_a_summary_is_what_was_concluded_on_its_data_set(results: Path) -> None:
     (results / "tables").mkdir()
-    (results / "tables/comparison.csv").write_text(COMPARISON)
+    other = compared("lsp", "no difference shown", dataset="mnist5k")
+    rows = comparison_of(*controls("pyg+dgl"), gain("k_d|<b>"), other)
+    rows.to_csv(results / "tables/comparison.csv", index=False)
     sync(results)
     text = runs(results)["digits/summary"].data.tags["mlflow.note.content"]
-    assert text.startswith("**Of 1 comparison with the student alone, 1 shows the method better.**")
-    assert "\n- On digits (gat), k_d\\|&lt;b&gt; beats the student alone with PyG: +4.8 points" in text
+    assert text.startswith("**On digits (gat), k_d\\|&lt;b&gt; is +4.8 points \\[+1.4, +7.6\\] (9 of 10 seeds) above")
     assert "mnist5k" not in text
     assert "mlflow.note.content" not in runs(results)["digits/pyg/gat/lsp/0"].data.tags
 
 
 def test_a_long_description_ends_with_a_whole_sentence_and_says_that_there_is_more(results: Path) -> None:
     (results / "tables").mkdir()
-    head, *_, row, _ = COMPARISON.splitlines()
-    rows = [row.replace("gat", f"pair{n}").replace("k_d|<b>", "m" * 60) for n in range(200)]
-    (results / "tables/comparison.csv").write_text("\n".join([head, *rows]) + "\n")
+    rows = comparison_of(*(gain("m" * 60, pair=f"pair{n}") for n in range(200)))
+    rows.to_csv(results / "tables/comparison.csv", index=False)
     sync(results)
     text = runs(results)["digits/summary"].data.tags["mlflow.note.content"]
     assert 4500 < len(text) <= 5000

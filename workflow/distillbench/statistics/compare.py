@@ -33,6 +33,7 @@ from distillbench.statistics.two_way import Sample, TwoWay, interval_of, mean_of
 from distillbench.wording import backend_label, backend_order
 
 TESTED = ("better", "worse", "equivalent", "no difference shown")  # how verdicts begin that a test stands behind
+SIZES = ("n_train", "n_val", "n_test")
 LESS = ", by less than δ"
 NAN = math.nan
 
@@ -363,7 +364,7 @@ def _common(runs: pd.DataFrame) -> float:
     drawn = runs[runs["resplit"].astype(bool) & (runs["status"] == "ok")]
     if drawn.empty or "n_train" not in drawn.columns:
         return 0.0
-    train, val, test = (drawn[name].astype(float).mean() for name in ("n_train", "n_val", "n_test"))
+    train, val, test = (drawn[name].astype(float).mean() if name in drawn.columns else 0.0 for name in SIZES)
     share = train / (train + val + test)
     return 0.0 if math.isnan(share) else share
 

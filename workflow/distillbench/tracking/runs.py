@@ -107,14 +107,16 @@ def _description(results: Path, dataset: str) -> str:
     """What is shown on a data set, as Markdown; nothing where there is no comparison of it that can be read."""
     # here, because pandas takes half a second that the page's command line does not need
     from distillbench.report.tables import read_table
+    from distillbench.statistics.compare import COMPARISON_COLUMNS
     from distillbench.statistics.conclusions import conclusions
     from distillbench.wording import markdown_text
 
     tables = {name: read_table(results / "tables" / f"{name}.csv") for name in ("comparison", "equivalence")}
+    columns = {"comparison": set(COMPARISON_COLUMNS), "equivalence": {"dataset", "verdict", "delta"}}
     here = {
         name: table[table["dataset"] == dataset]
         for name, table in tables.items()
-        if table is not None and {"dataset", "verdict"} <= set(table.columns)
+        if table is not None and columns[name] <= set(table.columns)  # a table of an older version is not spoken of
     }
     if "comparison" not in here or here["comparison"].empty:
         return ""
