@@ -138,7 +138,7 @@ def test_together_they_keep_5_percent_of_the_families_where_both_sources_are_the
         claimed += any(q <= 0.05 and not low <= 0 <= high for q, (low, high) in zip(p, intervals, strict=True))
         flipped += bool((p <= 0.05).any())
     assert claimed / times <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / times)
-    assert flipped / times > 0.3
+    assert flipped / times > 0.5
 
 
 @pytest.mark.parametrize(("size", "train"), [(600, 17), (300, 30), (300, 150)])

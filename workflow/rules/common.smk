@@ -45,6 +45,12 @@ try:
 except ConfigError as error:
     sys.exit(f"\nThe config cannot run.\n{error}\n")
 
+# what no outcome of these runs would show is said before anything trains
+if any(re.fullmatch(r"--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", word) for word in sys.argv):
+    from distillbench.statistics.power import limits
+
+    print(*limits(PLAN), sep="\n", file=sys.stderr)
+
 RESULTS = str(PLAN.paths.root)
 config.update(
     results=RESULTS,

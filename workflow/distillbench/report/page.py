@@ -13,7 +13,6 @@ import jinja2
 import pandas as pd
 import yaml
 
-from distillbench.params import MIN_SEEDS
 from distillbench.paths import SHOWN
 from distillbench.record import write_atomically
 from distillbench.report.data import data_sets, environment, pictures, spec_in_words
@@ -33,6 +32,7 @@ from distillbench.report.tables import (
 from distillbench.runs import read_runs
 from distillbench.statistics.across import across_cells
 from distillbench.statistics.conclusions import conclusions
+from distillbench.tables.comparison import explanations
 from distillbench.wording import backend_label, backend_order
 
 TEMPLATES, TEMPLATE = Path(__file__).parent / "templates", "index.html.jinja"
@@ -72,7 +72,7 @@ def write_report(results: str | Path, facts: dict[str, Any], output: str | Path)
         environment=machine,
         without_record=without_record,
         config=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100),
-        min_seeds=MIN_SEEDS,
+        explained=explanations(comparison, settings["compare"]["alpha"]),
         **found,
     )
     write_atomically(output, page)
