@@ -115,8 +115,8 @@ class RowScores(NamedTuple):
     """rows: [N] int64, ids of the test rows, ascending. values: [N] float32; their mean is the test score.
 
     Of accuracy, the mean of bits. Of a metric that is no mean over rows, the values are the score and N times the row's
-    influence on it (infinitesimal jackknife; Efron, The Jackknife, the Bootstrap and Other Resampling Plans, SIAM 1982,
-    ch. 6), so that sqrt(var(values) / N) is the score's standard error over draws of the rows, to first order.
+    influence on it (the infinitesimal jackknife of Jaeckel, Bell Laboratories MM 72-1215-11, 1972; Efron, The Jackknife,
+    the Bootstrap and Other Resampling Plans, SIAM 1982), so that sqrt(var(values) / N) is the score's standard error over draws of the rows, to first order.
     """
 
     rows: NDArray[np.int64]
