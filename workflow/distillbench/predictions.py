@@ -115,8 +115,9 @@ class RowScores(NamedTuple):
     """rows: [N] int64, ids of the test rows, ascending. values: [N] float32; their mean is the test score.
 
     Of accuracy, the mean of bits. Of a metric that is no mean over rows, the values are the score and N times the row's
-    influence on it (the infinitesimal jackknife of Jaeckel, Bell Laboratories MM 72-1215-11, 1972; Efron, The Jackknife,
-    the Bootstrap and Other Resampling Plans, SIAM 1982), so that sqrt(var(values) / N) is the score's standard error over draws of the rows, to first order.
+    influence on it, so that sqrt(var(values) / N) is the score's standard error over draws of the rows, to first order:
+    the infinitesimal jackknife (Jaeckel, Bell Laboratories MM 72-1215-11, 1972; Efron, The Jackknife, the Bootstrap and
+    Other Resampling Plans, SIAM 1982).
     """
 
     rows: NDArray[np.int64]
@@ -132,18 +133,25 @@ def row_scores(part: Part, metric: str) -> RowScores:
 
     Raises ValueError where the metric is unknown here, or the part lacks what it needs.
     """
+    return RowScores(part.rows, _values(part, metric).astype(np.float32))
+
+
+def score_of(part: Part, metric: str) -> float:
+    """The score of a run, as its record has it. Raises ValueError as ``row_scores`` does."""
+    return float(_values(part, metric).mean())
+
+
+def _values(part: Part, metric: str) -> NDArray[np.float64]:
     if metric not in _VALUES:
         raise ValueError(f"no row scores of the metric {metric!r}")
     find = _VALUES[metric]
     if part.batch is None or not part.batch.any():
-        values = find(part)
-    else:  # the mean over the batches
-        of_batches = np.zeros(len(part.rows))
-        for number in np.unique(part.batch):
-            inside = part.batch == number
-            of_batches[inside] = find(_some(part, inside))
-        values = _mean_over(part.batch, of_batches)
-    return RowScores(part.rows, values.astype(np.float32))
+        return find(part)
+    of_batches = np.zeros(len(part.rows))
+    for number in np.unique(part.batch):
+        inside = part.batch == number
+        of_batches[inside] = find(_some(part, inside))
+    return _mean_over(part.batch, of_batches)
 
 
 def _some(part: Part, which: NDArray[np.bool_]) -> Part:
