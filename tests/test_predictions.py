@@ -131,10 +131,13 @@ def test_scores_of_nothing_are_those_that_are_recorded():
 
 
 def test_calibration_by_hand():
-    """Confidences 0.6, 0.6 (one right) in one bin, 0.9 (right) in another: (2·|1/2 − 0.6| + |1 − 0.9|) / 3 = 0.1."""
-    p = np.array([[0.6, 0.4], [0.4, 0.6], [0.1, 0.9]])
-    found = calibration(np.log(p), np.array([0, 0, 1]))
-    assert found == pytest.approx({"ece": 0.1, "nll": -np.log([0.6, 0.4, 0.9]).mean()})
+    """One right of two at 0.58, one bin; 0.68, wrong, and 0.72, right, in (10/15, 11/15]; 0.66, right, in another."""
+    p = np.array([0.58, 0.58, 0.68, 0.72, 0.66])
+    right = np.array([1, 0, 0, 1, 1])
+    found = calibration(np.log(np.stack([p, 1 - p], axis=1)), 1 - right)
+    ece = (abs(1 - 1.16) + abs(1 - 0.68 - 0.72) + abs(1 - 0.66)) / 5
+    nll = -np.log([0.58, 0.42, 0.32, 0.72, 0.66]).mean()
+    assert found == pytest.approx({"ece": ece, "nll": nll})
 
 
 def test_calibration_of_several_labels_is_of_every_entry_as_a_prediction_by_itself():
@@ -283,6 +286,18 @@ def test_damaged_rows_are_refused_by_name_wherever_the_damage_is(tmp_path):
             read_rows(path)
     path.unlink()
     with pytest.raises(RecordError, match=r"rows\.npz: is missing"):
+        read_rows(path)
+
+
+def test_a_file_of_rows_whose_content_was_changed_is_refused(tmp_path):
+    """A whole file, of which one value is another than the digest is of."""
+    path = tmp_path / "rows.npz"
+    write_rows(path, many(np.random.default_rng(10), seeds=1, n=100))
+    with np.load(path) as content:
+        arrays = dict(content)
+    arrays["values"][3] += 1
+    np.savez(path, **arrays)
+    with pytest.raises(RecordError, match=r"rows\.npz: corrupt rows: its content does not match its digest"):
         read_rows(path)
 
 

@@ -47,8 +47,6 @@ def macro_f1(part: Part) -> float:
     """Mean F1 of the labels, or of the classes that occur or are predicted; 0 for one with neither."""
     y, predicted = _marks(part)
     hits, marked = 2 * (y & predicted).sum(axis=0), y.sum(axis=0) + predicted.sum(axis=0)
-    if part.y.ndim == 1:
-        hits, marked = hits[marked > 0], marked[marked > 0]
     return float((hits / np.maximum(marked, 1)).mean())
 
 
