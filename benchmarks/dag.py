@@ -164,7 +164,7 @@ def collect(file: str) -> None:
     plan = make_plan(yaml.safe_load(Path(file).read_text()), [file], ROOT)
     tables = plan.paths.root / "tables"
     tables.mkdir(exist_ok=True)
-    names = (str(tables / f"runs.{ending}") for ending in ("csv", "parquet"))
+    names = (str(tables / name) for name in ("runs.csv", "runs.parquet", "rows.npz"))
     reports.collect(plan.expected(), plan.skipped(), plan.methods, *names)
 
 

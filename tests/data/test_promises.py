@@ -291,4 +291,4 @@ def test_records_of_two_splits_of_a_seed_are_refused_in_a_table(tmp_path):
               execution=plan.config.execution.model_dump(), planned_runs=4)  # fmt: skip
         flag.touch()
     with pytest.raises(RecordError, match=r"supervised.*another split of seed 0 than in .*teachers.*draw_split"):
-        collect(plan.expected(), [], plan.methods, str(tmp_path / "a.csv"), str(tmp_path / "a.parquet"))
+        collect(plan.expected(), [], plan.methods, *(str(tmp_path / f"a.{end}") for end in ("csv", "parquet", "npz")))

@@ -9,7 +9,7 @@ from tests.faults.conftest import CELL, plan_of, run_job
 
 def notes_of(plan, folder):
     expected, methods = plan.expected(), plan.methods
-    collect(expected, [], methods, str(folder / "runs.csv"), str(folder / "runs.parquet"))
+    collect(expected, [], methods, *(str(folder / name) for name in ("runs.csv", "runs.parquet", "rows.npz")))
     names = ("csv", "parquet", "html", "tex", "markdown", "equivalence", "times", "across")
     outputs = {name: str(folder / f"comparison.{name}") for name in names}
     cards = [str(plan.paths.data("digits") / "data.json")]

@@ -196,7 +196,7 @@ def _train(folder, params):
         shard=0,
         params=params,
         sources=[],
-        execution={"checkpoint_seconds": 60},
+        execution={"checkpoint_seconds": 60, "logits": 0},
         planned_runs=1,
     )
 

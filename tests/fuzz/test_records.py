@@ -16,7 +16,8 @@ from distillbench.record import Record, RecordError, digest, read_record, read_s
 from tests.fuzz.conftest import cases
 
 OUTCOMES: list[str] = []
-SEEDS, METHODS = 7, ("teacher", "supervised", "kd")
+SEEDS, FILES = ("runs.csv", "runs.parquet", "rows.npz")
+METHODS = 7, ("teacher", "supervised", "kd")
 COMPARE = {"baseline": "supervised", "alpha": 0.05, "delta": 0.01, "test": "wilcoxon", "family": "cell"}
 KNOWN = {
     "key": "k", "dataset": "digits", "backend": "pyg", "pair": "gat", "status": "ok", "task": "multiclass",
@@ -87,7 +88,7 @@ def one_case(case):
         tables = {k: str(folder / f"comparison.{k}") for k in ("csv", "parquet", "html", "tex", "markdown")}
         tables |= {k: str(folder / f"{k}.csv") for k in ("equivalence", "times", "across")}
         try:
-            collect(expected, [], list(METHODS), str(folder / "runs.csv"), str(folder / "runs.parquet"))
+            collect(expected, [], list(METHODS), *(str(folder / name) for name in FILES))
             compare(str(folder / "runs.parquet"), tables, [], [], [], **COMPARE)
         except RecordError as error:
             named = set(re.findall(r"^\S+/(\w+)\.json: ", str(error), re.MULTILINE))
@@ -191,4 +192,4 @@ def test_records_that_cannot_be_in_one_table_are_refused_by_the_name_of_their_fi
     write_shard(tmp_path / "kd.json", contents)
     expected = {str(tmp_path / "kd.json"): {"seeds": [0, 1, 2], "code": "c", "hyperparameters": digest({})}}
     with pytest.raises(RecordError, match=rf"kd\.json: .*{problem}"):
-        collect(expected, [], ["kd"], str(tmp_path / "runs.csv"), str(tmp_path / "runs.parquet"))
+        collect(expected, [], ["kd"], *(str(tmp_path / name) for name in FILES))

@@ -69,11 +69,11 @@ def one_case(config):
                 sources=list(plan.contents(plan.run_sources(cell, method))),
                 execution=plan.config.execution.model_dump(),
             )  # fmt: skip
-        runs = [str(folder / "runs.csv"), str(folder / "runs.parquet")]
+        runs = [str(folder / name) for name in ("runs.csv", "runs.parquet", "rows.npz")]
         collect(plan.expected(), plan.skipped(), plan.methods, *runs)
         outputs = {k: str(folder / f"comparison.{k}") for k in ("csv", "parquet", "html", "tex", "markdown")}
         outputs |= {k: str(folder / f"{k}.csv") for k in ("equivalence", "times", "across")}
-        compare(runs[1], outputs, [], [], [], **plan.config.compare.model_dump())
+        compare(runs[1], outputs, [], [], [], **plan.config.compare.model_dump(), rows=runs[2])
         table = pd.read_csv(outputs["csv"]).set_index("method")
         records = [read_record(file) for file in plan.paths.records()]
         assert set(table.index) == {record.method for record in records} == {"teacher", *plan.methods_of(cell)}

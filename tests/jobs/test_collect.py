@@ -21,7 +21,8 @@ def gathered(tmp_path):
         digests = [{"data": "d", **({"code": code} if code else {})} for code in codes]
         write_shard(shard, [Record(**KNOWN, seed=seed, digests=each) for seed, each in enumerate(digests)])
         asked = {"seeds": list(range(len(codes))), "code": "new", "hyperparameters": digest({})}
-        return collect({str(shard): asked}, [], ["lsp"], str(tmp_path / "runs.csv"), str(tmp_path / "runs.parquet"))
+        files = [str(tmp_path / name) for name in ("runs.csv", "runs.parquet", "rows.npz")]
+        return collect({str(shard): asked}, [], ["lsp"], *files)
 
     return gather
 

@@ -290,6 +290,7 @@ def test_a_teacher_of_trials_is_the_one_that_would_be_reported_but_for_its_test(
     reported, _ = train(plan, {key: value for key, value in params.items() if key != "runs"}, sources)
     for seed in params["seeds"]:
         one, other = (json.loads(job.file(seed, "json").read_text()) for job in (of_trials, reported))
+        assert other["digests"].pop("predictions") and not of_trials.file(seed, "predictions.npz").exists()
         same = ("key", "val", "digests", "best_epoch", "params", "split_sizes")
         assert {name: one[name] for name in same} == {name: other[name] for name in same}
         assert one["test"] is None and other["test"] is not None

@@ -41,6 +41,7 @@ DECIDES_NOTHING = {
     "plugins.py": "loads files, which are sources themselves",
     "record.py": "writes files",
     "plan/sources.py": "the lists under test",
+    "predictions.py": "how what was predicted is kept in a file",
     "durations.py": "what took how long",
     "plan/tuning.py": "puts chosen values among the job's parameters, which are in the key",
     "config/variants.py": "makes the job's parameters, which are in the key",

@@ -274,7 +274,8 @@ def test_a_record_that_says_otherwise_than_the_config_whether_it_was_tuned_is_re
             **(tuned if asked_for else {"hyperparameters": digest(hyperparameters(params))}),
         }
     }
-    arguments = (expected, [], ["lsp"], str(tmp_path / "runs.csv"), str(tmp_path / "runs.parquet"))
+    files = (str(tmp_path / name) for name in ("runs.csv", "runs.parquet", "rows.npz"))
+    arguments = (expected, [], ["lsp"], *files)
     if said == asked_for:
         assert collect(*arguments) == "1 runs: 1 ok"
         return

@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from distillbench.config.config import Compare
+from distillbench.predictions import RowScores, write_rows
 from distillbench.report import publish
 from distillbench.report.tables import read_table
 from distillbench.runs import RUN_COLUMNS, read_runs, runs_of_csv, write_runs
@@ -63,3 +65,37 @@ def test_the_structure_of_a_feature_space_is_published_where_it_was_drawn(tmp_pa
     shutil.copy(folder / "digits.png", folder / "structure-cora-pyg-gat.png")  # of no run that is published
     said = publish.in_words(folder, ROOT / "config/config.yaml", tmp_path)
     assert "(default/structure-digits-pyg-gat.png)" in said and "structure-cora" not in said
+
+
+def test_the_rows_of_a_run_are_published_with_its_tables(tmp_path):
+    tables = tmp_path / "results/tables"
+    tables.mkdir(parents=True)
+    for name in publish.PUBLISHED:
+        shutil.copy(ROOT / "results/reference/default" / name, tables)
+    publish._copy(tmp_path / "results", tmp_path / "before")
+    assert not (tmp_path / "before/rows.npz").exists()
+    write_rows(tables / "rows.npz", {("digits", "pyg", "gat", "kd", 0): RowScores(np.arange(3), np.ones(3, "f4"))})
+    publish._copy(tmp_path / "results", tmp_path / "now")
+    assert (tmp_path / "now/rows.npz").read_bytes() == (tables / "rows.npz").read_bytes()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_drawn_again_is_drawn_with_the_published_rows_where_there_are_any(tmp_path, monkeypatch, there):
+    given = []
+
+    class Enough(Exception):  # noqa: N818
+        """What follows is drawn as ever."""
+
+    def compare(*_, rows, **__):
+        given.append(rows)
+        raise Enough
+
+    shutil.copytree(ROOT / "results/reference/default", tmp_path / "default")
+    (tmp_path / "default/rows.npz").unlink(missing_ok=True)
+    if there:
+        write_rows(tmp_path / "default/rows.npz", {})
+    monkeypatch.setattr(publish, "REFERENCE", tmp_path)
+    monkeypatch.setattr(publish.reports, "compare", compare)
+    with pytest.raises(Enough):
+        publish.again(ROOT / "config/config.yaml", "default", tmp_path / "README.md")
+    assert given == [str(tmp_path / "default/rows.npz") if there else None]

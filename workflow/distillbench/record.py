@@ -22,6 +22,7 @@ Role = Literal["teacher", "student"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]  # what a column of a table can hold
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 SCHEMA = 1
 
 
@@ -65,6 +66,7 @@ class Record(BaseModel):
     val: Fraction | None = None
     test: Fraction | None = None
     test_metrics: dict[str, Fraction] = Field(default_factory=dict)  # all metrics of the task on the test part, by name
+    calibration: dict[str, NotNegative] = Field(default_factory=dict)  # ece and nll on the test part (calibration.py)
     epochs: Count | None = None
     best_epoch: Count | None = None
     params: Count | None = None  # number of trainable parameters of the model, without projectors
@@ -72,7 +74,7 @@ class Record(BaseModel):
     hyperparameters: dict[str, Any] = Field(default_factory=dict)  # nested: model, training, method, dataset
     tuning: dict[str, Any] = Field(default_factory=dict)  # how some of these were chosen (Tuning.facts), if they were
     environment: dict[str, Any] = Field(default_factory=dict)  # versions, machine, device, threads
-    digests: dict[str, str] = Field(default_factory=dict)  # data, code, weights, outputs
+    digests: dict[str, str] = Field(default_factory=dict)  # data, code, weights, outputs, predictions
     started: Moment = ""
     ended: Moment = ""
 

@@ -3,7 +3,7 @@
 CSV files hold full-precision fractions. Every file is written atomically.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,22 @@ RUN_COLUMNS = {
     "epochs": "Int64", "best_epoch": "Int64", "params": "Int64", "train_seconds": "float64", "device": "str",
     "resplit": "bool", "n_train": "Int64", "n_val": "Int64", "n_test": "Int64",
     "mean_class_accuracy": "float64", "test_seen": "float64", "test_unseen": "float64",
+    "agreement": "float64", "ece": "float64", "nll": "float64",
     "started": "str", "ended": "str", "versions": "str", "weights": "str", "key": "str",
 }  # fmt: skip
 SPLITS = {"n_train": "train", "n_val": "val", "n_test": "test"}  # column of runs: key of Record.split_sizes
 VERSIONED = ("python", "torch", "torch-geometric", "dgl", "cuda")  # of a record's environment
 
 
-def runs_table(records: Iterable[Record], methods: Sequence[str] | None = None) -> pd.DataFrame:
+def runs_table(
+    records: Iterable[Record], methods: Sequence[str] | None = None, agreements: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """One row per record with RUN_COLUMNS, sorted by data set, backend, pair, role (teacher first), method and seed.
 
     ``val`` and ``test`` are fractions in [0, 1], NaN unless the run finished; ``train_seconds`` are seconds. Methods
-    are sorted as in ``methods``, those it does not name after them; without it, by name.
+    are sorted as in ``methods``, those it does not name after them; without it, by name. ``agreement`` is the share of
+    test rows on which a student predicts what its teacher does, by ``Record.run_id`` in ``agreements``; ``ece`` and
+    ``nll`` are calibration error and negative log-likelihood on the test part (see calibration).
     """
     rows = []
     for record in records:
@@ -37,6 +42,7 @@ def runs_table(records: Iterable[Record], methods: Sequence[str] | None = None) 
         if record.status != "ok":
             row |= {"val": None, "test": None}
         else:
+            row |= record.calibration | {"agreement": (agreements or {}).get(record.run_id)}
             row["mean_class_accuracy"] = record.test_metrics.get("mean_class_accuracy")
             for part in ("seen", "unseen"):  # of the production setting
                 row[f"test_{part}"] = record.test_metrics.get(f"{record.metric}_{part}")

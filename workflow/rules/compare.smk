@@ -7,6 +7,7 @@ rule collect:
     output:
         csv=f"{RESULTS}/tables/runs.csv",
         parquet=f"{RESULTS}/tables/runs.parquet",
+        rows=f"{RESULTS}/tables/rows.npz",
     log:
         f"{RESULTS}/logs/collect.log",
     resources:
@@ -22,6 +23,7 @@ rule collect:
 rule compare:
     input:
         runs=f"{RESULTS}/tables/runs.parquet",
+        rows=f"{RESULTS}/tables/rows.npz",
         cards=PLAN.cards(),
         tuning=PLAN.tuning_files(),
         sources=PLAN.table_sources(),

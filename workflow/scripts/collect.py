@@ -10,6 +10,7 @@ call(
         "methods": snakemake.params.order,
         "csv": snakemake.output.csv,
         "parquet": snakemake.output.parquet,
+        "rows": snakemake.output.rows,
     },
     log=snakemake.log[0],
     library="tables",

@@ -6,6 +6,7 @@ call(
     "distillbench.jobs.tables:compare",
     {
         "runs": snakemake.input.runs,
+        "rows": snakemake.input.rows,
         "cards": list(snakemake.input.cards),
         "tuning": list(snakemake.input.tuning),
         "outputs": dict(snakemake.output),

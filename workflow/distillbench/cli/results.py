@@ -1,14 +1,17 @@
-"""``distillbench ui``, ``sync``, ``server``, ``power``, ``report`` and ``publish``: what is done with results."""
+"""``distillbench ui``, ``sync``, ``server``, ``power``, ``score``, ``report`` and ``publish``: what is done with
+results."""
 
 import json
 import math
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from distillbench.cli.names import CONFIG, config_file
 from distillbench.config.yaml_files import read_values
 from distillbench.paths import home
+from distillbench.record import RecordError
 
 RESULTS = click.option(
     "--results", type=click.Path(path_type=Path), default=None, help="Folder of the results (default: the config's)."
@@ -165,6 +168,47 @@ def power(
     return 0
 
 
+def _metrics(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from distillbench.tables.score import KNOWN
+
+    found = [CompletionItem(name) for name in KNOWN if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
+@click.command()
+@click.argument("metric", shell_complete=_metrics)
+@CONFIG
+@RESULTS
+def score(metric: str, config: str | None, results: Path | None) -> int:
+    """Compute a metric from what finished runs predicted on their test part; nothing is trained.
+
+    METRIC is accuracy, balanced_accuracy, mean_class_accuracy, micro_f1, macro_f1, roc_auc, nll, ece, agreement (with
+    the teacher), or FILE.py:function, an f(y_true, y_pred, scores) -> float of your own.
+
+    \b
+    distillbench score macro_f1
+    distillbench score my_metrics.py:cohen_kappa paper-small
+
+    Of every run of the folder; a row each is written to tables/score-METRIC.csv there.
+    """
+    from distillbench.runs import write_csv
+    from distillbench.tables.score import score_table, score_text
+
+    folder = _of_config(config, results)
+    try:
+        table = score_table(folder, metric)
+    except RecordError:
+        raise
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if table.empty:
+        raise click.ClickException(f"no finished run in {folder}: name another folder with --results")
+    name = metric.rpartition(":")[2]
+    write_csv(table, folder / "tables" / f"score-{name}.csv")
+    click.echo(f"{score_text(table, name)}\n\n{folder / 'tables' / f'score-{name}.csv'}")
+    return 0
+
+
 @click.command()
 @CONFIG
 @RESULTS
@@ -214,4 +258,4 @@ def publish(
     return 0
 
 
-COMMANDS = (ui, sync, server, power, report, publish)
+COMMANDS = (ui, sync, server, power, score, report, publish)

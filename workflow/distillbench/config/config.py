@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
@@ -240,12 +241,15 @@ def _asked_or_not(value: Any) -> Any:
 
 class Execution(Parameters):
     """seeds_per_job: seeds trained by one process; None: see Grid.seeds_per_job. run_seconds: time budget of one run;
-    past it the run gets the status "timeout". checkpoint_seconds: how often a long run is saved. warm_start: fork jobs
-    from a process that has the libraries imported, instead of importing them for each."""
+    past it the run gets the status "timeout". checkpoint_seconds: how often a long run is saved. logits: kept of what a
+    run predicted on validation and on test rows, where either has no more of them (rows times classes); classes or
+    labels are always kept. warm_start: fork jobs from a process that has the libraries imported, instead of importing
+    them for each."""
 
     seeds_per_job: PositiveInt | None = None
     run_seconds: PositiveFloat = 3600.0
     checkpoint_seconds: PositiveFloat = 60.0
+    logits: NonNegativeInt = 1_000_000
     warm_start: bool = True
 
 

@@ -43,11 +43,18 @@ class Task:
 
     def score(self, predictions: Sequence[tuple[Tensor, Tensor]], evaluation: Evaluation) -> float:
         """The metric of (logits, y) pairs, one for each batch, as ``evaluation`` has it scored."""
-        shift = 0.5 if self.multilabel and evaluation.decision == "logit" else 0.0
+        shift = self._shift(evaluation)
         if evaluation.score == "batches":
             return sum(self.metric(logits - shift, y) for logits, y in predictions) / len(predictions)
         logits, y = (torch.cat(parts) for parts in zip(*predictions, strict=True))
         return self.metric(logits - shift, y)
+
+    def decide(self, logits: Tensor, evaluation: Evaluation) -> Tensor:
+        """What is predicted, as ``evaluation`` has it scored: classes [M] int64, or labels [M, C] bool."""
+        return logits - self._shift(evaluation) >= 0 if self.multilabel else logits.argmax(dim=-1)
+
+    def _shift(self, evaluation: Evaluation) -> float:
+        return 0.5 if self.multilabel and evaluation.decision == "logit" else 0.0
 
     def hide(self, y: Tensor, rows: Tensor) -> Tensor:
         """A copy of ``y`` in which ``rows`` hold no label: -1, or NaN for several labels."""

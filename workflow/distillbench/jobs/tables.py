@@ -4,10 +4,23 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from distillbench.data.cards import read_card
 from distillbench.plan.plan import asked_hyperparameters
+from distillbench.predictions import (
+    ENDING,
+    Part,
+    RowScores,
+    RunKey,
+    agreement,
+    read_part,
+    read_rows,
+    row_scores,
+    write_rows,
+)
 from distillbench.record import Record, RecordError, digest, read_sealed, read_shard
 from distillbench.runs import VERSIONED, read_runs, runs_table, write_csv, write_profiles, write_runs
 from distillbench.statistics import across, libraries
@@ -34,8 +47,12 @@ def collect(
     methods: Sequence[str],
     csv: str,
     parquet: str,
+    rows: str,
 ) -> str:
     """Gather the records of all jobs, and of what could not run here, into the table of runs.
+
+    rows: the file of what each test row adds to the score of each finished run (predictions.write_rows). Records of
+    before predictions were stored are in the table without them.
 
     ``expected`` says for each file of records which seeds and hyper-parameters the config asks for, whether these are
     tuned, and the digest of the code that trains them (Plan.expected).
@@ -65,10 +82,46 @@ def collect(
         held[shard] = found
     if problems := problems or _contradictions(held):
         raise RecordError("\n".join(problems))
-    runs = runs_table(records, methods)
+    scores, agreements, problems = _predictions(held)
+    if problems:
+        raise RecordError("\n".join(problems))
+    runs = runs_table(records, methods, agreements)
     write_runs(runs, Path(csv), Path(parquet))
+    write_rows(Path(rows), scores)
     counts = runs["status"].value_counts()
     return f"{len(runs)} runs: {', '.join(f'{count} {status}' for status, count in counts.items())}"
+
+
+def _predictions(held: dict[str, list[Record]]) -> tuple[dict[RunKey, RowScores], dict[str, float], list[str]]:
+    """From the predictions of the finished runs on the test part: row scores, agreement with the teacher by run_id; and
+    what is wrong with the files."""
+    scores: dict[RunKey, RowScores] = {}
+    agreements: dict[str, float] = {}
+    problems = []
+    teachers: dict[tuple[str, str, str, int], Part] = {}
+    ids: dict[bytes, NDArray[np.int64]] = {}  # of many runs: each once
+    finished = [(shard, record) for shard, records in held.items() for record in records if record.status == "ok"]
+    for shard, record in sorted(finished, key=lambda each: each[1].role != "teacher"):
+        if "predictions" not in record.digests:
+            continue
+        file = Path(shard).parent / f"seed-{record.seed}.{ENDING}"
+        pair = (record.dataset, record.backend, record.pair, record.seed)
+        try:
+            part = read_part(file, expected=record.digests["predictions"], logits=False)
+            own = row_scores(part, record.metric)
+            if record.role == "teacher":
+                teachers[pair] = part
+            elif pair in teachers:
+                agreements[record.run_id] = agreement(part, teachers[pair])
+        except (RecordError, ValueError) as error:
+            where = "" if isinstance(error, RecordError) else f"{file}: "
+            problems.append(
+                f"{where}{error}. Delete {shard} and run snakemake again: that seed alone is trained again."
+            )
+            continue
+        key = (*pair[:3], record.method, record.seed)
+        scores[key] = own._replace(rows=ids.setdefault(own.rows.tobytes(), own.rows))
+    return scores, agreements, problems
 
 
 def _contradictions(held: dict[str, list[Record]]) -> list[str]:
@@ -118,14 +171,17 @@ def compare(
     baseline: str,
     alpha: float,
     delta: Deltas,
+    rows: str | None = None,
 ) -> str:
     """Test every method against the baseline, and the libraries for equivalence; write the tables.
 
     cards: descriptions of the data sets. tuning: files of chosen hyper-parameters, where the config tunes. protocols:
-    sentences on pairs with a protocol of their own.
+    sentences on pairs with a protocol of their own. rows: what each test row adds to the score of each run, as
+    ``collect`` wrote it; None where there is none, as of runs that were published before.
     """
     frame = read_runs(Path(runs))
-    comparison = compared(frame, baseline=baseline, alpha=alpha, delta=delta)
+    stored = read_rows(Path(rows)) if rows else None
+    comparison = compared(frame, stored, baseline=baseline, alpha=alpha, delta=delta)
     equivalence = libraries.equivalence(frame, delta=delta)
     times = libraries.cell_times(frame)
     over_cells = across.across_cells(frame, baseline=baseline, alpha=alpha)

@@ -24,6 +24,7 @@ from distillbench.paths import Cell, Paths
 from distillbench.plan.plan import hyperparameters, without_path
 from distillbench.plan.sources import code_of
 from distillbench.plan.tuning import tuning_of, with_values
+from distillbench.predictions import ENDING, pack
 from distillbench.record import (
     Record,
     RecordError,
@@ -46,7 +47,7 @@ log = logging.getLogger("distillbench")
 
 # a run with another status (oom, timeout, error, skipped) is tried again when its job runs again
 FINISHED = ("ok", "diverged")
-_ENDINGS = {"weights": "pt", "outputs": "outputs.pt"}
+_ENDINGS = {"weights": "pt", "outputs": "outputs.pt", "predictions": ENDING}
 _DECIDES = ("model", "training", "teacher_model", "protocol", "dataset_params")
 
 
@@ -174,7 +175,8 @@ class Job:
         method = self.params.get("method", {}).get("params")
         # which part of a combination is which file
         files = {part: file_digest(Path(file)) for part, file in self.params.get("method", {}).get("files", {}).items()}
-        frozen = [[teacher.key, teacher.status, teacher.digests] for teacher in teachers]
+        # of what teachers predicted on these parts, and how much of it is kept, no student learns
+        frozen = [[t.key, t.status, {k: v for k, v in t.digests.items() if k != "predictions"}] for t in teachers]
         return digest(decides, method, list(files.values()), self.digests, seed, frozen)
 
     def _stored(self, seed: int, key: str) -> Record | None:
@@ -191,11 +193,16 @@ class Job:
             return None
         if record.key != key or record.status not in FINISHED:
             return None
-        needed = [name for name in record.digests if name in ("weights", "outputs")]
-        missing = [self._artifact(seed, name) for name in needed if not self._artifact(seed, name).exists()]
+        missing = [self._artifact(seed, name) for name in _ENDINGS if name in record.digests]
+        missing = [file for file in missing if not file.exists()]
         if missing:
             log.warning("%s is missing: the seed is trained again", ", ".join(map(str, missing)))
-        return None if missing else record
+            return None
+        written, file = record.digests.get("predictions"), self._artifact(seed, "predictions")
+        if written and file_digest(file) != written:  # nobody else looks at it before the tables are made
+            log.warning("%s does not match its record: the seed is trained again", file)
+            return None
+        return record
 
     def _with_tuning(self, record: Record) -> Record:
         """The record, saying how its hyper-parameters were chosen now: the same values may have been given before."""
@@ -243,6 +250,7 @@ class Job:
                 ),
                 progress=_Progress(title, self.params["training"]["epochs"]),
                 evaluate_test=evaluate_test,
+                kept_logits=self.execution["logits"],
             )
 
         return run_one
@@ -271,6 +279,9 @@ class Job:
         if outcome.outputs is not None:
             save_outputs(self._artifact(seed, "outputs"), outcome.outputs)
             digests["outputs"] = file_digest(self._artifact(seed, "outputs"))
+        if outcome.predictions:
+            write_atomically(self._artifact(seed, "predictions"), pack(outcome.predictions))
+            digests["predictions"] = file_digest(self._artifact(seed, "predictions"))
         write_atomically(self.file(seed, "history.csv"), _csv(outcome.history))
         record = Record(
             key=key,
@@ -287,6 +298,7 @@ class Job:
             val=outcome.val,
             test=outcome.test,
             test_metrics=outcome.test_metrics,
+            calibration=outcome.calibration,
             epochs=len(outcome.history) or None,
             best_epoch=outcome.best_epoch,
             params=outcome.params,

@@ -76,7 +76,7 @@ class Plan(Grid):
 
     def table_files(self) -> list[str]:
         """The tables that a run ends in."""
-        names = ["runs.csv", "runs.parquet"]
+        names = ["runs.csv", "runs.parquet", "rows.npz"]
         names += [f"comparison.{ending}" for ending in ("csv", "parquet", "html", "tex", "md")]
         names += ["equivalence.csv", "times.csv", "across.csv", "pareto.csv"]
         names += ["tuning.csv"] if self.config.tune else []

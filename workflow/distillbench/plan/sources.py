@@ -29,6 +29,7 @@ DATA_SOURCES = (
 )
 MODEL_SOURCES = (
     "seeds.py",
+    "calibration.py",
     "config/specs.py",
     "data/graph_data.py",
     "data/conversions.py",
@@ -201,7 +202,9 @@ class Sources:
 
     def table_sources(self) -> list[str]:
         """Source files that the tables depend on."""
-        return _sources("runs.py", "wording.py", *_room("statistics"), *_room("tables"), "jobs/tables.py")
+        return _sources(
+            "runs.py", "predictions.py", "wording.py", *_room("statistics"), *_room("tables"), "jobs/tables.py"
+        )
 
     def figure_sources(self, *names: str) -> list[str]:
         """Files of the package that a figure depends on: ``names``, and what all figures share."""

@@ -22,13 +22,14 @@ def finish(plan: Plan) -> Path:
         number = f"{len(missing)} of {len(plan.shard_files())} files of records are missing"
         raise RecordError(f"{number}, such as {missing[0]}: distillbench run makes them")
     made = root / "tables"
-    runs = made / "runs.parquet"
+    runs, rows = made / "runs.parquet", made / "rows.npz"
     profiles = [file for file in plan.profile_table() if Path(file).is_file()]
-    tables.collect(plan.expected(), plan.skipped(), plan.methods, str(made / "runs.csv"), str(runs))
+    tables.collect(plan.expected(), plan.skipped(), plan.methods, str(made / "runs.csv"), str(runs), str(rows))
     outputs = {name: str(made / f"comparison.{name}") for name in ("csv", "parquet", "html", "tex")}
     outputs |= {"markdown": str(made / "comparison.md")}
     outputs |= {name: str(made / f"{name}.csv") for name in ("equivalence", "times", "across")}
-    tables.compare(str(runs), outputs, plan.cards(), plan.tuning_files(), plan.remarks(), **compare.model_dump())
+    named = (plan.cards(), plan.tuning_files(), plan.remarks())
+    tables.compare(str(runs), outputs, *named, **compare.model_dump(), rows=str(rows))
     tables.pareto(str(runs), profiles, str(made / "pareto.csv"))
     for figure, place in pictures_of(plan.cells):
         inputs = figure.drawn_from(plan, place)

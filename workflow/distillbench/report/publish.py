@@ -40,6 +40,7 @@ DEFAULT = Path("config/config.yaml")
 PUBLISHED = ("comparison.csv", "comparison.md", "equivalence.csv", "runs.csv")
 WHERE_THERE_ARE = (
     "across.csv", "times.csv", "pareto.csv", "profiles.csv", "tuning.csv", "reproduction.csv", "reproduction.md",
+    "rows.npz",
 )  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def again(config: Path, name: str, document: Path) -> None:
     """Draw tables and figures of a published run anew from its table of runs, by the statistics of today.
 
     The runs stay as they are, and so do the profiles and the comparison with published results; ``tables_of`` in the
-    provenance is the commit that drew the rest.
+    provenance is the commit that drew the rest. Runs that were published without ``rows.npz`` have none.
     """
     folder = REFERENCE / name
     runs, facts = runs_of_csv(folder / "runs.csv"), json.loads((folder / "provenance.json").read_text())
@@ -137,7 +138,8 @@ def again(config: Path, name: str, document: Path) -> None:
         outputs |= {"markdown": str(tables / "comparison.md")}
         outputs |= {kind: str(tables / f"{kind}.csv") for kind in ("equivalence", "times", "across")}
         remarks = [*facts.get("origins", []), *plan.remarks(), *facts.get("tuning", [])]
-        reports.compare(parquet, outputs, [], [], remarks, **compared.model_dump())
+        rows = str(folder / "rows.npz") if (folder / "rows.npz").exists() else None
+        reports.compare(parquet, outputs, [], [], remarks, **compared.model_dump(), rows=rows)
         known = [str(profiles)] if profiles.exists() else []
         reports.pareto(parquet, known, str(tables / "pareto.csv"))
         cells = cells_of(runs)

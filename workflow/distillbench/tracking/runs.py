@@ -175,7 +175,7 @@ def final_metrics(record: Record, end: int) -> Iterator["Metric"]:
     for key in ("val", "test", "epochs", "best_epoch", "params", "train_seconds"):
         if (value := getattr(record, key)) is not None:
             yield Metric(key, float(value), end, 0)
-    for name, score in record.test_metrics.items():
+    for name, score in (record.test_metrics | record.calibration).items():
         yield Metric(f"test_{name}", score, end, 0)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distillbench.config.config import Protocol, Training
+from distillbench.calibration import calibration
+from distillbench.config.config import Evaluation, Protocol, Training
 from distillbench.config.specs import Spec, read_spec
 from distillbench.data.graph_data import GraphData, read_data
 from distillbench.data.neighbours import static_neighbours
@@ -34,6 +35,7 @@ from distillbench.models.gnn import (
 )
 from distillbench.params import Parameters
 from distillbench.plugins import PluginError, load
+from distillbench.predictions import Part, PartName
 from distillbench.record import RecordError, printable
 from distillbench.seeds import derive, generator
 from distillbench.training.allocator import keep_freed_memory
@@ -48,7 +50,15 @@ from distillbench.training.fit import (
     silent,
     without_test,
 )
-from distillbench.training.inputs import Inputs, TeacherOutputs, load_outputs, load_tensors, predict, teacher_outputs
+from distillbench.training.inputs import (
+    Inputs,
+    TeacherOutputs,
+    load_outputs,
+    load_tensors,
+    predict,
+    ranges,
+    teacher_outputs,
+)
 from distillbench.training.steps import Teaching, setup_of, subgraph
 
 log = logging.getLogger("distillbench")
@@ -58,7 +68,10 @@ _PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryEr
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run. split: its digest. weights: the selected ones under their common names, as saved by torch."""
+    """What came of a run. split: its digest. weights: the selected ones under their common names, as saved by torch.
+
+    predictions: on the parts "val" and "test", with the selected weights.
+    """
 
     status: str
     reason: str = ""
@@ -68,11 +81,13 @@ class Outcome:
     val: float | None = None
     test: float | None = None
     test_metrics: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, float] = field(default_factory=dict)
     params: int | None = None
     split_sizes: dict[str, int] = field(default_factory=dict)
     split: str = ""
     weights: bytes | None = None
     outputs: TeacherOutputs | None = None
+    predictions: dict[PartName, Part] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", printable(self.reason))
@@ -116,6 +131,7 @@ class Experiment:
         checkpointing: Checkpointing | None = None,
         progress: Progress = silent,
         evaluate_test: bool = True,
+        kept_logits: int = 0,
     ) -> Outcome:
         """Train and evaluate one seed. What goes wrong in it becomes the outcome's status, so that other runs go on.
 
@@ -124,12 +140,13 @@ class Experiment:
 
         teacher_outputs: files of the pair's teacher, then of further ones. teacher_weights: of the pair's teacher, for
         methods that run it before training. evaluate_test: without, there is no look at the test part at all, and the
-        outcome's only score is that of validation: what hyper-parameters may be chosen by.
+        outcome's only score is that of validation: what hyper-parameters may be chosen by. Predictions are kept of
+        runs with such a look alone. kept_logits: with their logits, where a part has no more of them than so many.
         """
         with spending("data"):
             teaching = self._teaching(teacher_outputs, teacher_weights)
         try:
-            return self._run(seed, teaching, run_seconds, checkpointing, progress, evaluate_test)
+            return self._run(seed, teaching, run_seconds, checkpointing, progress, evaluate_test, kept_logits)
         except DivergedError as error:
             return Outcome("diverged", str(error), error.history)
         except OutOfTimeError as error:
@@ -159,6 +176,7 @@ class Experiment:
         checkpointing: Checkpointing | None,
         progress: Progress,
         evaluate_test: bool,
+        kept_logits: int,
     ) -> Outcome:
         begun = time.monotonic()
         split = self.dataset.split(self.data, seed)
@@ -223,10 +241,12 @@ class Experiment:
                 everything = with_features(everything, extra if seen is None else extended(extra, seen, everything))
             whole = self._inputs(everything, augment=False)
             task = self.data.task
+            on_val = predict(model, inputs.ordered(visible.val))
             if seen is None:
-                predictions = predict(model, whole.ordered(split.test))
+                rows, predictions = split.test, predict(model, whole.ordered(split.test))
                 _check_finite("predictions on the test part", (logits for logits, _ in predictions), result)
-                metrics = task.metrics(*map(torch.cat, zip(*predictions, strict=True)))
+                logits, y = map(torch.cat, zip(*predictions, strict=True))
+                metrics = task.metrics(logits, y)
             else:  # what was there in training is predicted without what was not
                 parts = divided(split.test, seen)
                 known = self._inputs(with_labels(inputs.data, self.data, seen), augment=False)
@@ -234,10 +254,42 @@ class Experiment:
                 on_whole = predict(model, whole.ordered(parts["unseen"]))
                 logits, y = (torch.cat(each) for each in zip(*on_known, *on_whole, strict=True))
                 _check_finite("predictions on the test part", (logits,), result)
-                predictions, metrics = [(logits, y)], task.metrics(logits, y)
+                rows, predictions, metrics = torch.cat(list(parts.values())), [(logits, y)], task.metrics(logits, y)
                 for name, found in (("seen", on_known), ("unseen", on_whole)):
                     metrics[f"{task.metric_name}_{name}"] = task.score(found, evaluation)
-            return replace(outcome, test=task.score(predictions, evaluation), test_metrics=metrics)
+            return replace(
+                outcome,
+                test=task.score(predictions, evaluation),
+                test_metrics=metrics,
+                calibration=calibration(logits.cpu().numpy(), y.cpu().numpy()),
+                predictions={
+                    "val": self._predicted(split.val, on_val, evaluation, kept_logits),
+                    "test": self._predicted(rows, predictions, evaluation, kept_logits),
+                },
+            )
+
+    def _predicted(
+        self, part: Tensor, predictions: list[tuple[Tensor, Tensor]], evaluation: Evaluation, kept_logits: int
+    ) -> Part:
+        """The (logits, y) pairs of batches as what was predicted on the rows of a part of the split."""
+        task, inductive = self.data.task, self.data.setting == "inductive"
+        rows = ranges(self.data.graph_ptr, part)[0] if inductive and task.level == "node" else part
+        order = rows.argsort()
+
+        def array(values: Tensor) -> Any:
+            return values.cpu()[order].numpy()
+
+        logits, y = map(torch.cat, zip(*predictions, strict=True))
+        sizes = torch.tensor([len(labels) for _, labels in predictions])
+        in_batches = evaluation.score == "batches" and len(predictions) > 1
+        return Part(
+            rows=array(rows),
+            y=array(y > 0.5 if task.multilabel else y),
+            predicted=array(task.decide(logits, evaluation)),
+            logits=array(logits) if logits.numel() <= kept_logits else None,
+            score=array(logits[:, 1].double() - logits[:, 0].double()) if task.metric_name == "roc_auc" else None,
+            batch=array(torch.arange(len(sizes)).repeat_interleave(sizes)) if in_batches else None,
+        )
 
     def _inputs(self, data: GraphData, augment: bool = True) -> Inputs:
         augmentation = self.dataset.augment if augment else None
