@@ -16,8 +16,8 @@ from distillbench.record import Record, RecordError, digest, read_record, read_s
 from tests.fuzz.conftest import cases
 
 OUTCOMES: list[str] = []
-SEEDS, FILES = ("runs.csv", "runs.parquet", "rows.npz")
-METHODS = 7, ("teacher", "supervised", "kd")
+FILES = ("runs.csv", "runs.parquet", "rows.npz")
+SEEDS, METHODS = 7, ("teacher", "supervised", "kd")
 COMPARE = {"baseline": "supervised", "alpha": 0.05, "delta": 0.01, "test": "wilcoxon", "family": "cell"}
 KNOWN = {
     "key": "k", "dataset": "digits", "backend": "pyg", "pair": "gat", "status": "ok", "task": "multiclass",

@@ -42,7 +42,8 @@ def runs_table(
         if record.status != "ok":
             row |= {"val": None, "test": None}
         else:
-            row |= record.calibration | {"agreement": (agreements or {}).get(record.run_id)}
+            row |= {name: record.calibration.get(name) for name in ("ece", "nll")}
+            row["agreement"] = (agreements or {}).get(record.run_id)
             row["mean_class_accuracy"] = record.test_metrics.get("mean_class_accuracy")
             for part in ("seen", "unseen"):  # of the production setting
                 row[f"test_{part}"] = record.test_metrics.get(f"{record.metric}_{part}")
