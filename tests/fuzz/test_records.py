@@ -18,7 +18,7 @@ from tests.fuzz.conftest import cases
 OUTCOMES: list[str] = []
 FILES = ("runs.csv", "runs.parquet", "rows.npz")
 SEEDS, METHODS = 7, ("teacher", "supervised", "kd")
-COMPARE = {"baseline": "supervised", "alpha": 0.05, "delta": 0.01, "test": "wilcoxon", "family": "cell"}
+COMPARE = {"baseline": "supervised", "alpha": 0.05, "delta": 0.01}
 KNOWN = {
     "key": "k", "dataset": "digits", "backend": "pyg", "pair": "gat", "status": "ok", "task": "multiclass",
     "metric": "accuracy", "epochs": 3, "best_epoch": 2, "params": 10, "train_seconds": 1.0, "digests": {"code": "c"},

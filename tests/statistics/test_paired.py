@@ -140,13 +140,18 @@ def test_step_down_is_the_largest_t_of_those_that_are_left_under_joint_flips():
 
 
 def test_seeds_that_a_method_lacks_are_left_out_of_its_t():
-    d = np.array([[1.0, 2, math.nan, 3], [0.5, -1, 2, 0.1]])
-    flips = [np.array(signs) for signs in itertools.product([-1, 1], repeat=4)]
-    t = np.array([
-        [abs(scipy_stats.ttest_1samp((signs * each)[~np.isnan(each)], 0).statistic) for each in d] for signs in flips
-    ])  # fmt: skip
-    first = abs(scipy_stats.ttest_1samp([1, 2, 3], 0).statistic)
-    assert paired.step_down_p(d)[0] == pytest.approx(np.mean(t.max(axis=1) >= first - 1e-9))
+    nan = math.nan
+    d = np.array([[1.2, 1.5, nan, nan, 0.7, 0.2], [0.9, 2.1, 0.3, 0.2, 1.3, 1.2], [0.4, -0.6, 0.3, 1.0, -1.0, -0.2]])
+
+    def t(signs):
+        return [abs(scipy_stats.ttest_1samp((signs * each)[~np.isnan(each)], 0).statistic) for each in d]
+
+    flipped = np.array([t(np.array(signs)) for signs in itertools.product([-1, 1], repeat=6)])
+    seen = t(np.ones(6))
+    assert seen[1] > seen[0] > seen[2]
+    expected = [np.mean(flipped[:, which].max(axis=1) >= seen[which[0]] - 1e-9) for which in ([0, 2], [1, 0, 2], [2])]
+    assert expected[0] == 0.15625, "with zeros for what is missing it would be 0.21875"
+    assert paired.step_down_p(d) == pytest.approx(expected)
 
 
 def test_the_smallest_p_does_not_depend_on_the_number_of_methods():

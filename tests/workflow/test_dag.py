@@ -33,7 +33,9 @@ def test_every_run_is_in_the_table_and_every_method_in_the_comparison(finished):
     assert len(runs) == 2 * len(BACKENDS) * (1 + len(METHODS)) * SEEDS
     assert set(runs["status"]) == {"ok"}
     assert runs["test"].between(0, 1).all()
-    assert len(comparison) == 2 * len(BACKENDS) * (1 + len(METHODS))
+    told = [(row.dataset, name, row.method) for row in comparison.itertuples() for name in row.backend.split("+")]
+    every = [(data, name, m) for data in CONFIG["datasets"] for name in BACKENDS for m in ("teacher", *METHODS)]
+    assert sorted(told) == sorted(every), "each library of each method is in one row"
     assert (comparison["n_ok"] == SEEDS).all()
     pd.testing.assert_frame_equal(pd.read_csv(tables / "runs.csv")[["test", "val"]], runs[["test", "val"]])
     for ending in ("html", "tex", "md"):

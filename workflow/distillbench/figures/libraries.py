@@ -68,8 +68,6 @@ def _figure(equivalence: pd.DataFrame) -> Figure:
     notes = list(dict.fromkeys(str(note) for note in equivalence["note"].dropna() if note))
     more = f" · and {len(notes) - 3} more notes in equivalence.csv" if len(notes) > 3 else ""
     foot_text += f" Notes: {' · '.join(notes[:3])}{more}." if notes else ""
-    if equivalence["verdict"].str.endswith("on these splits").any():
-        foot_text += " Where the split changes with the seed, filled is about these splits (see p_tost_resplit)."
     blocks = list(equivalence.groupby(["dataset", "pair"], sort=False))
     places, y = [], 0.0
     for _, block in blocks:
