@@ -25,6 +25,31 @@ COLUMNS = ("Method", MEAN, DIFFERENCE, IMPROVED, "p, adjusted", "Gap closed", "V
 LEFT = ("Method", "Verdict")
 MARKS = {"better": "▲ ", "worse": "▼ ", "equivalent": "≈ "}  # a verdict is found without reading, in grey, too
 
+# the table scrolls by itself where the page is narrow, with the names of the methods in view
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ margin: 1rem; font: 14px/1.5 system-ui, sans-serif; color: #333; }}
+#comparison {{ overflow-x: auto; }}
+#comparison td, #comparison th {{ white-space: nowrap; font-variant-numeric: tabular-nums; }}
+#comparison tbody td:first-child:not([colspan]) {{ position: sticky; left: 0; background: #fff; }}
+ul {{ max-width: 62rem; padding-left: 1.2rem; font-size: 13px; }}
+@media (max-width: 40rem) {{ #comparison table {{ font-size: 12px !important; }} }}
+</style>
+</head>
+<body>
+{table}
+<ul>
+{notes}
+</ul>
+</body>
+</html>
+"""
+
 
 class _Shown(NamedTuple):
     """The comparison as text. texts: COLUMNS, and "cell", the heading that a row stands under.
@@ -226,19 +251,12 @@ def _html(shown: _Shown) -> str:
     if shown.differs:
         places = gt.loc.body(columns=["Method", "Verdict"], rows=shown.differs)
         table = table.tab_style(gt.style.text(weight="bold"), places)
-    for note in shown.notes:
-        table = table.tab_source_note(gt.html(markup.escape(note)))
     table = table.tab_options(
         table_font_size="14px", row_group_font_weight="bold", row_group_background_color="#f4f4f4",
-        source_notes_font_size="12px", data_row_padding="5px", heading_align="left", table_margin_left="0",
-        table_body_hlines_color="#eeeeee",
+        data_row_padding="5px", heading_align="left", table_margin_left="0", table_body_hlines_color="#eeeeee",
     )  # fmt: skip
-    style = (
-        "<style>body{margin:1.5rem}#comparison td,#comparison th{white-space:nowrap;font-variant-numeric:tabular-nums}"
-        "#comparison .gt_sourcenote{white-space:normal;max-width:0;line-height:1.45}</style>"
-    )
-    page: str = table.as_raw_html(make_page=True)
-    return page.replace("</head>", f"<title>{title}</title>\n{style}\n</head>", 1)
+    notes = "\n".join(f"<li>{markup.escape(note)}</li>" for note in shown.notes)
+    return PAGE.format(title=title, table=table.as_raw_html(), notes=notes)
 
 
 def _latex(shown: _Shown) -> str:
