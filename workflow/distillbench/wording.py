@@ -8,6 +8,7 @@ METRICS = {
     "accuracy": "accuracy", "micro_f1": "micro-F1", "mean_class_accuracy": "mean class accuracy", "roc_auc": "ROC AUC",
 }  # fmt: skip
 NOTHING = "–"
+TORCHS = ("RuntimeError", "NotImplementedError", "AcceleratorError", "OutOfMemoryError", "DGLError", "AssertionError")
 
 
 def backend_label(backend: str) -> str:
@@ -24,6 +25,21 @@ def backend_order(backend: str) -> tuple[int, str]:
 def metric_label(metric: str) -> str:
     """How people write the metric's name."""
     return METRICS.get(metric, metric)
+
+
+def reason_in_words(reason: str) -> str:
+    """Why a run has no result, for readers: on one line, and without what torch says of sizes and allocators.
+
+    ``out of memory: DefaultCPUAllocator: can't allocate …`` is ``out of memory``, ``RuntimeError: mat1 and mat2 …`` is
+    ``RuntimeError, whose text is in runs.csv``. What a data set or a method says is kept, cut where it is long.
+    """
+    text = " ".join(reason.split())
+    if text.lower().startswith("out of memory"):
+        return "out of memory"
+    kind, colon, _ = text.partition(": ")
+    if colon and kind.removeprefix("torch.") in TORCHS:
+        return f"{kind}, whose text is in runs.csv"
+    return f"{text[:157]}…" if len(text) > 158 else text
 
 
 def signed(fraction: float, digits: int = 2) -> str:

@@ -17,7 +17,7 @@ from distillbench.tables.comparison import COLUMNS, MARKS, groups, heading, text
 from distillbench.tables.profiles import SIZE, SPEED, notes
 from distillbench.tables.profiles import WORDS as WORDS_OF_PROFILES
 from distillbench.tables.tuning import footnotes
-from distillbench.wording import NOTHING, backend_label, signed
+from distillbench.wording import NOTHING, backend_label, reason_in_words, signed
 
 Record = dict[Hashable, Any]
 # what is text also where it looks like a number, or like a missing value: a method may be called "nan" or "1e3"
@@ -177,7 +177,15 @@ def failures_table(runs: pd.DataFrame) -> Table:
     ):
         seeds = ", ".join(str(seed) for seed in sorted(rows["seed"]))
         where = f"{dataset} · {backend_label(str(backend))} · {pair}"
-        records.append({"Where": where, "Method": str(method), "Seeds": seeds, "Status": str(status), "Why": str(why)})
+        records.append(
+            {
+                "Where": where,
+                "Method": str(method),
+                "Seeds": seeds,
+                "Status": str(status),
+                "Why": reason_in_words(str(why)),
+            }
+        )
     return prose_table("Runs that did not finish", records)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from distillbench.record import printable
+from distillbench.wording import reason_in_words
 
 CELL = ["dataset", "backend", "pair"]
 NEEDED = [*CELL, "method", "role", "seed", "status", "reason", "metric", "test", "params", "resplit"]
@@ -58,8 +59,8 @@ def failures(runs: pd.DataFrame) -> str:
         return ""
     parts = []
     for (status, reason), group in bad.fillna({"reason": ""}).groupby(["status", "reason"], sort=False):
-        why = printable(" ".join(str(reason).split()))
-        why = f" ({why[:157] + '…' if len(why) > 158 else why})" if why else ""
+        why = reason_in_words(printable(str(reason)))
+        why = f" ({why})" if why else ""
         whole = status == "skipped" and len(group) == len(runs)
         said = "ended with an error" if status == "error" else status
         parts.append(f"{'' if whole else seeds_in_words(set(group['seed'])) + ' '}{said}{why}")
