@@ -14,10 +14,13 @@ call it 0. They are in no part of the split.
 
 Features are divided by their sum, as Kipf and Welling (2017), PyG's examples (NormalizeFeatures) and DGL do;
 ``row_normalised: false`` leaves them 0 and 1. All published numbers share one split; on other
-splits models rank differently (Shchur et al. 2018).
+splits models rank differently (Shchur, Mumme, Bojchevski, Günnemann: Pitfalls of Graph Neural Network Evaluation. 2018,
+arXiv:1811.05868): ``splits: random`` draws one for every seed, of the same sizes.
 """
 
-from distillbench.plugin import Dataset, GraphData, Parameters, planetoid
+import torch
+
+from distillbench.plugin import Dataset, GraphData, Parameters, Split, Splits, planetoid, split_as_published
 
 # SHA-256 of the files at commit af6abf4 of kimiyoung/planetoid
 DIGESTS = {
@@ -33,18 +36,26 @@ DIGESTS = {
 
 
 class CiteSeer(Dataset):
-    """One citation graph with the public split, the same for every seed."""
+    """One citation graph with the public split, the same for every seed, or random ones of its sizes."""
 
     task, setting = "multiclass", "transductive"
     source = "https://github.com/kimiyoung/planetoid, data/ind.citeseer.* (Yang et al. 2016; Sen et al. 2008)"
     licence = "MIT (kimiyoung/planetoid); no licence stated for the graph itself, cite the papers"
 
     class Params(Parameters):
-        """path: folder with the eight files ind.citeseer.* (default: downloaded). row_normalised: features sum to 1."""
+        """path: folder with the eight files ind.citeseer.* (default: downloaded). row_normalised: features sum to 1.
+
+        splits: the public one, or one drawn for every seed: 20 nodes a class, 500 for validation, 1,000 for the test.
+        """
 
         path: str | None = None
         row_normalised: bool = True
+        splits: Splits = "published"
 
     def load(self) -> GraphData:
         """The graph with its public split. Raises DataError naming a file that is missing or not the published one."""
         return planetoid("citeseer", self.params.path, DIGESTS, row_normalised=self.params.row_normalised)
+
+    def draw_split(self, data: GraphData, random: torch.Generator) -> Split:
+        """As many nodes in each part as in the public split, and of every class for training."""
+        return split_as_published(data, random)

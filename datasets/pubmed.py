@@ -9,11 +9,14 @@ features (TF-IDF of words), no isolated node. The public split: 60 nodes for tra
 the test; the other 18,157 are in no part.
 
 Features are divided by their sum, as Kipf and Welling (2017), PyG's examples (NormalizeFeatures) and DGL do;
-``row_normalised: false`` leaves them as they are published. All published numbers share one split; on
-other splits models rank differently (Shchur et al. 2018).
+``row_normalised: false`` leaves them as they are published. All published numbers share one split; on other
+splits models rank differently (Shchur, Mumme, Bojchevski, Günnemann: Pitfalls of Graph Neural Network Evaluation. 2018,
+arXiv:1811.05868): ``splits: random`` draws one for every seed, of the same sizes.
 """
 
-from distillbench.plugin import Dataset, GraphData, Parameters, planetoid
+import torch
+
+from distillbench.plugin import Dataset, GraphData, Parameters, Split, Splits, planetoid, split_as_published
 
 # SHA-256 of the files at commit af6abf4 of kimiyoung/planetoid, or the id under which git lists one
 DIGESTS = {
@@ -29,18 +32,26 @@ DIGESTS = {
 
 
 class PubMed(Dataset):
-    """One citation graph with the public split, the same for every seed."""
+    """One citation graph with the public split, the same for every seed, or random ones of its sizes."""
 
     task, setting = "multiclass", "transductive"
     source = "https://github.com/kimiyoung/planetoid, data/ind.pubmed.* (Yang et al. 2016; Sen et al. 2008)"
     licence = "MIT (kimiyoung/planetoid); no licence stated for the graph itself, cite the papers"
 
     class Params(Parameters):
-        """path: folder with the eight files ind.pubmed.* (default: downloaded). row_normalised: features sum to 1."""
+        """path: folder with the eight files ind.pubmed.* (default: downloaded). row_normalised: features sum to 1.
+
+        splits: the public one, or one drawn for every seed: 20 nodes a class, 500 for validation, 1,000 for the test.
+        """
 
         path: str | None = None
         row_normalised: bool = True
+        splits: Splits = "published"
 
     def load(self) -> GraphData:
         """The graph with its public split. Raises DataError naming a file that is missing or not the published one."""
         return planetoid("pubmed", self.params.path, DIGESTS, row_normalised=self.params.row_normalised)
+
+    def draw_split(self, data: GraphData, random: torch.Generator) -> Split:
+        """As many nodes in each part as in the public split, and of every class for training."""
+        return split_as_published(data, random)

@@ -234,6 +234,45 @@ def test_the_two_settings_never_share_a_table():
     assert "setting: production" in plan(values).remarks()[0]
 
 
+# Splits: published or random ones
+
+
+def of_cora(**entry):
+    pairs = copy.deepcopy(VALID["datasets"]["digits"]["pairs"])
+    return {**copy.deepcopy(VALID), "datasets": {"cora": {"pairs": pairs, **entry}}}
+
+
+def test_the_protocols_splits_are_the_default_of_data_sets_that_have_both():
+    for protocol, params, expected in (
+        ({}, {}, "published"),
+        ({"splits": "random"}, {}, "random"),
+        ({"splits": "random"}, {"splits": "published"}, "published"),
+        ({"splits": "published"}, {"splits": "random"}, "random"),
+    ):
+        planned = plan({**of_cora(params=params), "protocol": protocol})
+        cell = planned.cells[0]
+        assert planned.data_params("cora")["params"]["splits"] == expected
+        for run in (planned.teacher_params(cell, 0), planned.student_params(cell, "kd", 0)):
+            assert run["dataset_params"]["splits"] == expected  # part of the key
+            assert "splits" not in run["protocol"]
+        assert not any("departs" in remark for remark in planned.remarks())
+
+
+def test_splits_of_a_pair_are_refused_as_a_seed_has_one_split_for_all_pairs():
+    values = of_cora()
+    values["datasets"]["cora"]["pairs"]["gat"]["protocol"] = {"splits": "random"}
+    with pytest.raises(ConfigError, match=r"cora.pairs.gat.protocol.splits: 'random': .*datasets.cora.params"):
+        plan(values)
+
+
+@pytest.mark.parametrize("asked, has, dataset", [("published", "random", "digits"), ("random", "published", "ppi")])
+def test_splits_that_a_data_set_does_not_have_are_refused(asked, has, dataset):
+    values = changed("protocol", value={"splits": asked})
+    values["datasets"] = {dataset: values["datasets"]["digits"] | {"params": {}}}
+    with pytest.raises(ConfigError, match=rf"protocol.splits: '{asked}': data set '{dataset}' has {has} ones only"):
+        plan(values)
+
+
 def test_a_model_that_does_not_fit_the_task_is_refused():
     values = changed(*PAIR, "student", value={"model": "dgcnn", "widths": [4], "embedding": 4})
     with pytest.raises(ConfigError, match=r"digits.pairs.gat.student: 'dgcnn' predicts graphs, the task is multiclass"):

@@ -9,7 +9,7 @@ import scipy.sparse
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
-from distillbench.data.cards import read_card, write_card
+from distillbench.data.cards import read_card, split_in_words, write_card
 from distillbench.data.graph_data import (
     DataError,
     Dataset,
@@ -374,7 +374,9 @@ def test_published_splits_that_lack_a_part_or_that_the_class_does_not_state_are_
 def test_published_splits_are_in_the_card_and_not_in_a_graph_by_itself(tmp_path):
     toy, data = published([[0, 0, 1, 2, 2]] * 3)
     write_data(tmp_path, "toy", toy, data)
-    assert read_card(tmp_path / "data.json").resplit
+    card = read_card(tmp_path / "data.json")
+    assert (card.resplit, split_in_words(card)) == (True, "its 3 published splits")
+    assert split_in_words(card.model_copy(update={"published_splits": None})) == "splits that change with the seed"
     assert data.graph(0).splits is None
     assert toy.split(read_data(tmp_path), 1).sizes() == {"train": 2, "val": 1, "test": 2}
 

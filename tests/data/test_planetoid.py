@@ -7,6 +7,7 @@ import shutil
 import sys
 import urllib.error
 from collections import defaultdict
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,9 @@ import torch_geometric.data
 from torch_geometric.io import read_planetoid_data
 
 from distillbench.data import archives, readers
-from distillbench.data.graph_data import DataError
+from distillbench.data.cards import read_card, split_in_words
+from distillbench.data.graph_data import DataError, write_data
+from distillbench.data.promises import load_checked
 from distillbench.data.readers import normalised
 from distillbench.plugins import declaration, load
 from tests.needs import SHARED, needs_file
@@ -252,6 +255,57 @@ def test_features_are_divided_by_their_sum_where_there_are_any():
     assert normalised(x).tolist() == [[0.25, 0.75], [0, 0], [0.25, 0.75]]
 
 
+# Random splits of the same sizes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_random_splits_have_the_sizes_of_the_public_one_a_class_and_only_labelled_nodes(small, name):
+    dataset = make(name, small(name), splits="random")
+    data = dataset.load()  # three classes of 4, 4 and 3 nodes; node 10 has no label
+    seen = set()
+    for seed in range(40):
+        split = dataset.split(data, seed)
+        assert split.sizes() == {"train": 3, "val": 2, "test": 3}
+        assert data.y[split.train].sort().values.tolist() == [0, 1, 2]
+        assert 10 not in torch.cat(split)
+        seen |= {(part, node) for part, nodes in split._asdict().items() for node in nodes.tolist()}
+    assert len(seen) == 3 * 11  # any labelled node can be in any part
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_parameter_decides_which_splits_a_citation_graph_has_and_the_card_says_it(small, name, tmp_path):
+    digests = set()
+    for splits, words, resplit in (("published", "its public split", False), ("random", "random splits", True)):
+        dataset, data = load_checked(lambda splits=splits: make(name, small(name), splits=splits))
+        write_data(tmp_path, "toy", dataset, data)
+        card = read_card(tmp_path / "data.json")
+        assert (split_in_words(card), card.resplit) == (words, resplit)
+        digests.add(card.digest)
+    assert len(digests) == 1  # the split of a seed is no part of the data
+
+
+def test_sizes_that_cannot_be_had_or_no_published_split_are_named(small):
+    dataset = make("cora", small("cora"), splits="random")
+    data = dataset.load()
+    larger = replace(data, split=data.split._replace(val=torch.tensor([3, 4, 5, 6, 7, 10])))
+    with pytest.raises(DataError, match="6 \\+ 3 nodes for validation and test asked for, 8 are left"):
+        dataset.draw_split(larger, torch.Generator())
+    with pytest.raises(DataError, match="no published split"):
+        dataset.draw_split(replace(data, split=None), torch.Generator())
+
+
+@needs_real
+@pytest.mark.parametrize("name", ["cora", "citeseer"])
+def test_random_splits_of_the_real_graphs(real, name):
+    _, data = real(name)
+    dataset = make(name, REAL, splits="random")
+    one, other, public = dataset.split(data, 0), dataset.split(data, 1), data.split
+    assert one.sizes() == other.sizes() == public.sizes()
+    assert data.y[one.train].bincount().tolist() == [20] * data.num_classes
+    assert len({one.digest, other.digest, public.digest}) == 3
+    assert one.digest == dataset.split(data, 0).digest
+
+
 # Pickles that nobody should open
 
 
@@ -301,7 +355,7 @@ def test_a_missing_folder_or_file_is_named(small, tmp_path):
 def test_the_declaration_is_read_without_torch(name):
     declared = declaration("dataset", ROOT / "datasets" / f"{name}.py")
     assert (declared.task, declared.setting) == ("multiclass", "transductive")
-    assert declared.params().model_dump() == {"path": None, "row_normalised": True}
+    assert declared.params().model_dump() == {"path": None, "row_normalised": True, "splits": "published"}
 
 
 @pytest.mark.parametrize("name", NAMES)

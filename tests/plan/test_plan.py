@@ -118,8 +118,14 @@ def test_the_document_says_how_many_runs_the_standard_comparison_has():
 
 def test_the_part_of_the_standard_comparison_is_a_part_of_it():
     whole, part = paper_plan("standard"), paper_plan("standard-cora")
-    assert part.cells == [Cell("cora", library, pair) for library in ("pyg", "dgl") for pair in ("gcn", "sage-mlp")]
-    assert [len(part.methods_of(cell)) for cell in part.cells] == [17, 21, 17, 21]
+    assert part.cells == [
+        Cell(dataset, library, pair)
+        for dataset in ("cora", "cora-random")
+        for library in ("pyg", "dgl")
+        for pair in ("gcn", "sage-mlp")
+    ]
+    assert [len(part.methods_of(cell)) for cell in part.cells] == 4 * [17, 21]
+    assert [part.dataset_params(dataset).splits for dataset in part.config.datasets] == ["published", "random"]
     for cell in part.cells:
         assert part.teacher_params(cell, 0) == whole.teacher_params(cell, 0)
         for method in part.methods_of(cell):

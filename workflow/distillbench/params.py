@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TaskName = Literal["multiclass", "multilabel", "graph-multiclass"]
 Setting = Literal["transductive", "inductive"]
+Splits = Literal["published", "random"]  # of a data set that has published splits and can redraw them
 # of the teacher: its outputs; "teachers": the pair's further teachers; "model": the teacher itself, before training
 Requirement = Literal["logits", "hidden", "edges", "labels", "teachers", "model"]
 Kernel = Literal["l2", "linear", "polynomial", "rbf", "cosine", "exp-l1"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from distillbench.data.clouds import augmented, cloud_data, clouds, reduced, with_validation
     from distillbench.data.graph_data import DataError, Dataset, GraphData, Split, symmetric_with_loops
     from distillbench.data.heterophilous import HeterophilousGraph
-    from distillbench.data.readers import ShchurGraph, planetoid, split_per_class
+    from distillbench.data.readers import ShchurGraph, planetoid, split_as_published, split_per_class
     from distillbench.data.tasks import Task
     from distillbench.distillation.blocks import sum_over_rows
     from distillbench.distillation.edge_products import unit_rows
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Reduction,
         Requirement,
         Setting,
+        Splits,
         TaskName,
     )
     from distillbench.seeds import derive, generator

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic import ValidationError as PydanticError
 
 from distillbench.config.specs import FOLDERS, MODELS, ModelSpec
-from distillbench.params import LayerPair, LayerPairs, Parameters, suggestion
+from distillbench.params import LayerPair, LayerPairs, Parameters, Splits, suggestion
 from distillbench.paths import home
 
 # names become folders: nothing that could leave results/ or confuse a shell
@@ -82,13 +82,15 @@ class Protocol(Evaluation):
     students. The metric is of the whole test part in both; the records tell seen from unseen.
     distill_nodes: which nodes the distillation terms see in transductive tasks. teacher_selection: ``selection`` for
     teachers. train_projectors: whether those of the methods are trained. ``protocol: official`` stands for OFFICIAL:
-    what the authors' released code of LSP does.
+    what the authors' released code of LSP does. splits: of the config's protocol alone, since all pairs of a data set
+    share a seed's split; the default of data sets' parameter of that name, and no part of a run's protocol.
     """
 
     setting: Literal["transductive", "production"] = "transductive"
     distill_nodes: Literal["all", "train"] = "all"
     teacher_selection: Literal["validation", "validation-or-loss", "last"] = "validation"
     train_projectors: bool = True
+    splits: Annotated[Splits | None, Field(exclude=True)] = None
 
 
 USUAL = Evaluation()

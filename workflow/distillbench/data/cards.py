@@ -13,7 +13,8 @@ class Card(BaseModel):
 
     provenance: what is known of the data's origin (Dataset.provenance), ``canonical`` and ``remark`` at least.
     warnings: what a reader of results should know of features and graph, a sentence each. files: marks of those that it
-    was read from (Sources.data_marks).
+    was read from (Sources.data_marks). published_splits: how many the seeds are dealt; 0: each seed's is drawn;
+    None: the card is of an earlier version.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -27,7 +28,8 @@ class Card(BaseModel):
     task: str
     metric: str
     setting: str
-    resplit: bool  # the split is redrawn for every seed
+    resplit: bool  # the split changes with the seed
+    published_splits: Count | None = None
     nodes: Count
     edges: Count
     graphs: Count
@@ -43,6 +45,15 @@ class Card(BaseModel):
         if not isinstance(provenance.get("canonical"), bool) or not isinstance(provenance.get("remark"), str):
             raise ValueError("says neither whether the data are canonical, nor a remark")
         return provenance
+
+
+def split_in_words(card: Card) -> str:
+    """What the runs of a data set are split by, as sentences have it: "on cora, its public split"."""
+    if card.published_splits is None:
+        return "splits that change with the seed" if card.resplit else "its public split"
+    if card.published_splits > 1:
+        return f"its {card.published_splits} published splits"
+    return "its public split" if card.published_splits else "random splits"
 
 
 def write_card(path: Path, card: Card) -> None:

@@ -221,7 +221,8 @@ class Dataset:
     """One subclass per file in ``datasets/``.
 
     A subclass states its task, setting, source and licence, its parameters, how to ``load`` and, where the split is
-    redrawn for every seed, how to ``draw_split``. One that comes with several splits states how many.
+    redrawn for every seed, how to ``draw_split``. One that comes with several splits states how many. One that can do
+    both has a parameter ``splits: Splits = "published"``, and draws where that is "random".
     """
 
     task: ClassVar[TaskName]
@@ -249,13 +250,22 @@ class Dataset:
         raise NotImplementedError(f"{type(self).__name__}.load")
 
     def draw_split(self, data: GraphData, random: torch.Generator) -> Split:
-        """A split for one seed. Only where there is no canonical one."""
+        """A split for one seed. Only where there is no canonical one, or where the parameter ``splits`` is "random"."""
         raise NotImplementedError(f"{type(self).__name__}.draw_split")
+
+    @property
+    def published_splits(self) -> int:
+        """How many published splits the seeds are dealt; 0: each seed's is drawn."""
+        drawn = type(self).draw_split is not Dataset.draw_split and not self.splits
+        asked = getattr(self.params, "splits", None)  # see params.Splits; a parameter of that name may be anything else
+        if asked == "random" or (drawn and asked != "published"):
+            return 0
+        return max(1, self.splits)
 
     @property
     def resplit(self) -> bool:
         """Whether the split changes with the seed: it is drawn, or another of several published ones."""
-        return self.splits > 1 or type(self).draw_split is not Dataset.draw_split
+        return self.published_splits != 1
 
     def augment(self, x: Tensor, ptr: Tensor, random: torch.Generator) -> Tensor:
         """What a model in training sees instead of ``x`` [N, F], the features of the graphs that ``ptr`` [G + 1] marks.
@@ -303,9 +313,9 @@ class Dataset:
         return parts
 
     def _parts(self, data: GraphData, seed: int) -> Split:
-        if data.splits is not None:
+        if data.splits is not None and self.published_splits:
             return self._published(data.splits, seed)
-        if not self.resplit:
+        if self.published_splits:
             if data.split is None:
                 raise DataError("no canonical split, and draw_split is not defined")
             return data.split
@@ -391,6 +401,7 @@ def write_data(
         metric=data.task.metric_name,
         setting=data.setting,
         resplit=dataset.resplit,
+        published_splits=dataset.published_splits,
         nodes=data.num_nodes,
         edges=data.edge_index.shape[1],
         graphs=data.num_graphs,

@@ -271,6 +271,28 @@ def split_per_class(y: Tensor, train: int, val: int, random: torch.Generator) ->
     return Split(*map(torch.cat, parts))
 
 
+def split_as_published(data: GraphData, random: torch.Generator) -> Split:
+    """A split of the sizes of the data's published one: of every class as many nodes for training (of the citation
+    graphs: 20), of whatever class as many for validation (500) and for the test (1,000); the rest is in no part.
+
+    Drawn of the nodes that have a label, as Shchur et al. (2018) redraw these graphs' splits; there, validation is 30 a
+    class and the test all that is left. Raises DataError where there is no published split, or too few have a label.
+    """
+    if data.split is None:
+        raise DataError("there is no published split, whose sizes a random one has")
+    train, val, test = data.split
+    wanted = data.y[train].bincount(minlength=data.num_classes)
+    order = torch.randperm(data.num_nodes, generator=random)
+    order = order[data.y[order] >= 0]
+    of_class = torch.nn.functional.one_hot(data.y[order], data.num_classes)
+    place = (of_class.cumsum(dim=0) * of_class).sum(dim=1)  # among those of its class, from 1
+    trained = place <= wanted[data.y[order]]
+    rest = order[~trained]
+    if len(rest) < len(val) + len(test):
+        raise DataError(f"{len(val)} + {len(test)} nodes for validation and test asked for, {len(rest)} are left")
+    return Split(order[trained], rest[: len(val)], rest[len(val) : len(val) + len(test)])
+
+
 def recognised(title: str, graph: WordGraph, published: str, content: str) -> dict[str, Any]:
     """Provenance: canonical is the file that git knows as ``published``, and what has its ``content`` (digest)."""
     found = graph.digest

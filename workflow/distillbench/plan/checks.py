@@ -11,6 +11,7 @@ from distillbench.config.variants import Variant, explain
 from distillbench.params import ALL_TASKS, METRICS, MORE_METRICS, TEACHER, Setting, suggestion
 from distillbench.plan.figures import taken_twice
 from distillbench.plan.published import mismatch, read_claims
+from distillbench.plan.sources import redraws
 from distillbench.plugins import Declaration, PluginError
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 def problems_of(plan: "Grid") -> list[str]:
     """Everything that is wrong with a config, a sentence each, naming the key, the value and the nearest valid one."""
-    return [*_check_names(plan), *_check_pairs(plan), *_check_published(plan), *_check_structure(plan)]
+    checks = (_check_names, _check_splits, _check_pairs, _check_published, _check_structure)
+    return [problem for check in checks for problem in check(plan)]
 
 
 def _check_names(plan: "Grid") -> list[str]:
@@ -89,6 +91,30 @@ def _words(dataset: Declaration) -> list[str]:
         value = dataset.attributes.get(key) or choices[0]
         if value not in choices:
             problems.append(f"{key} = {value!r}: there is no such {key}{suggestion(value, choices)} ({dataset.path})")
+    return problems
+
+
+def _check_splits(plan: "Grid") -> list[str]:
+    """Splits that are asked of a pair, which has its data set's, or of a data set that has no such ones."""
+    problems = []
+    for name, entry in plan.config.datasets.items():
+        problems += [
+            f"datasets.{name}.pairs.{pair_name}.protocol.splits: {pair.protocol.splits!r}: a seed's split is the same "
+            f"for all pairs of a data set: datasets.{name}.params, or protocol of the config"
+            for pair_name, pair in entry.pairs.items()
+            if pair.protocol and pair.protocol.splits
+        ]
+        asked = plan.config.protocol.splits
+        try:
+            dataset = plan.dataset_declaration(name)
+        except PluginError:
+            continue  # reported by _check_names
+        has = "random" if "draw_split" in dataset.defines else "published"
+        if asked and asked != has and not redraws(dataset):
+            problems.append(
+                f"protocol.splits: {asked!r}: data set {name!r} has {has} ones only; leave the key out, and give "
+                f"`params: {{splits: {asked}}}` to the data sets that have such a parameter"
+            )
     return problems
 
 

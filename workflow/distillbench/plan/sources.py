@@ -9,7 +9,7 @@ from typing import Any
 from distillbench.config.config import Config, DatasetConfig, Pair, plugin_folders
 from distillbench.config.specs import plugin_of
 from distillbench.config.variants import Variant, read_variant
-from distillbench.params import TEACHER
+from distillbench.params import TEACHER, Splits
 from distillbench.paths import PACKAGE, Cell
 from distillbench.plugins import Declaration, declaration, find, neighbours
 from distillbench.record import digest, file_digest
@@ -97,7 +97,9 @@ class Sources:
     def dataset_params(self, name: str) -> Any:
         """A data set's parameters. Raises PluginError, pydantic's ValidationError."""
         if name not in self._dataset_params:
-            self._dataset_params[name] = self.dataset_declaration(name).params(**self.entry(name).params)
+            declared, usual = self.dataset_declaration(name), self.config.protocol.splits
+            common = {"splits": usual} if usual and redraws(declared) else {}
+            self._dataset_params[name] = declared.params(**{**common, **self.entry(name).params})
         return self._dataset_params[name]
 
     def pair(self, cell: Cell) -> Pair:
@@ -249,6 +251,13 @@ class Sources:
 
     def _folders(self, kind: str) -> list[Path]:
         return plugin_folders(kind, self.root, self.config.plugins)
+
+
+def redraws(dataset: Declaration) -> bool:
+    """Whether a data set has published splits and, where its parameter ``splits`` says so, random ones."""
+    field = dataset.params.model_fields.get("splits")
+    asked: Any = field.annotation if field else None
+    return bool(asked == Splits)
 
 
 def code_of(files: Iterable[tuple[str, str]]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from distillbench.data.cards import read_card
+from distillbench.data.cards import read_card, split_in_words
 from distillbench.paths import Cell
 from distillbench.plan.figures import FIGURES, STRUCTURE
 from distillbench.record import Record, RecordError, read_shard
@@ -44,7 +44,8 @@ def data_sets(results: Path, runs: pd.DataFrame) -> list[dict[str, str]]:
         sizes = ", ".join(f"{(n := getattr(card, key)):,} {key if n != 1 else key[:-1]}" for key in COUNTS if card)
         ok = rows[rows["status"] == "ok"].head(1).to_dict("records")
         split = [f"{ok[0][f'n_{part}']:,.0f} {part}" for part in ("train", "val", "test")] if ok else []
-        drawn = "drawn anew for every seed" if rows["resplit"].any() else "the same for every seed"
+        drawn = "another one for every seed" if rows["resplit"].any() else "the same for every seed"
+        drawn = f"{split_in_words(card)}, {drawn}" if card else drawn
         described.append({
             "Data set": str(name),
             "Task": f"{rows['task'].iloc[0]}, test {metric_label(str(rows['metric'].iloc[0]))}",

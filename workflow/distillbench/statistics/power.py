@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 
 from distillbench.params import MIN_CELLS as MIN_DATASETS
 from distillbench.params import MIN_SEEDS, fewest_pairs
+from distillbench.plan.sources import redraws
 
 if TYPE_CHECKING:
     from distillbench.plan.plan import Plan
@@ -80,4 +81,6 @@ def limits(plan: "Plan") -> list[str]:
 
 def _draws_splits(plan: "Plan", dataset: str) -> bool:
     declared = plan.dataset_declaration(dataset)
+    if redraws(declared):
+        return bool(getattr(plan.dataset_params(dataset), "splits", None) == "random")
     return "draw_split" in declared.defines or bool(declared.attributes.get("splits"))
