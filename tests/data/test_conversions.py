@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from distillbench.data.conversions import DataError, edges, features, labels, part
+from distillbench.data.conversions import DataError, count, edges, features, labels, part
 
 X = torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
 
@@ -112,3 +112,38 @@ def test_anything_else_is_refused_with_its_part_and_its_value(given, said):
 def test_labels_that_pandas_made_floats_are_told_what_missing_ones_are():
     with pytest.raises(DataError, match=r"y is \[2\] float32, must be .*; -1 for those that are missing"):
         labels([0.0, float("nan")], multilabel=False)
+
+
+def test_masked_values_are_counted_and_a_mask_of_nothing_is_no_mask():
+    hidden = np.ma.masked_array([[1.0, 2.0], [3.0, 4.0]], mask=[[True, False], [False, False]])
+    with pytest.raises(DataError, match="x: 1 of 4 values are masked: leave them out or fill them"):
+        features(hidden)
+    with pytest.raises(DataError, match="y: 1 of 2 values are masked"):
+        labels(np.ma.masked_array([0, 1], mask=[False, True]), multilabel=False)
+    assert features(np.ma.masked_array([[1.0, 2.0]], mask=False)).tolist() == [[1, 2]]
+
+
+def test_big_endian_numbers_and_tables_of_numbers_and_truth_values_are_converted():
+    assert features(np.array([[1.5, -2.0]], ">f4")).tolist() == [[1.5, -2.0]]
+    assert labels(np.array([0, 300], ">i8"), multilabel=False).tolist() == [0, 300]
+    table = pd.DataFrame({"old": [True, False], "age": [0.5, 2.0], "n": [1, 2]})
+    assert features(table).tolist() == [[1, 0.5, 1], [0, 2, 2]]
+    with pytest.raises(DataError):
+        features(table.assign(name=["a", "b"]))
+
+
+def test_one_row_may_be_a_number_by_itself():
+    assert part(torch.tensor(3), 5, "nodes", "val").tolist() == [3]
+    with pytest.raises(DataError, match="is not one of 5 nodes"):
+        part(torch.tensor(5), 5, "nodes", "val")
+
+
+@pytest.mark.parametrize("given", [3, torch.tensor(3), np.int64(3), 3.0])
+def test_the_number_of_classes_may_come_from_the_labels(given):
+    assert count(given, "num_classes") == 3 and type(count(given, "num_classes")) is int
+
+
+@pytest.mark.parametrize("given", [2.5, "3", None, torch.tensor([1, 2]), True, float("nan")])
+def test_a_number_of_classes_that_is_none_is_named(given):
+    with pytest.raises(DataError, match=r"num_classes is .*, must be a whole number"):
+        count(given, "num_classes")

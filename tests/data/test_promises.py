@@ -292,3 +292,20 @@ def test_records_of_two_splits_of_a_seed_are_refused_in_a_table(tmp_path):
         flag.touch()
     with pytest.raises(RecordError, match=r"supervised.*another split of seed 0 than in .*teachers.*draw_split"):
         collect(plan.expected(), [], plan.methods, *(str(tmp_path / f"a.{end}") for end in ("csv", "parquet", "npz")))
+
+
+def test_one_split_in_another_order_is_one_split():
+    data = data_of("multiclass")
+    order = torch.randperm(data.num_nodes, generator=torch.Generator().manual_seed(0))
+
+    def draw(self, data, random):
+        return Split(*(rows[torch.randperm(len(rows), generator=random)] for rows in halves(order)))
+
+    with pytest.raises(DataError, match="the class states a split a seed, and seeds 0 to 2 have one"):
+        load_checked(dataset_of(data, draw))
+
+
+def test_a_metric_that_only_the_data_have_is_refused():
+    data = replace(data_of("multiclass"), metric="roc_auc", num_classes=2, y=data_of("multiclass").y.clamp(max=1))
+    with pytest.raises(DataError, match="metric: the class states 'accuracy', and load gives 'roc_auc'"):
+        load_checked(dataset_of(data, metric=""))

@@ -65,6 +65,8 @@ def part(value: Any, rows: int, what: str, name: str) -> Tensor:
     if not isinstance(value, Tensor | np.ndarray | list | tuple | range):
         raise DataError(f"{where} is a {type(value).__name__}, must be the indices of {what}, or a mask of them")
     tensor = _tensor(value, where)
+    if tensor.ndim == 0 and tensor.dtype != torch.bool:
+        tensor = tensor.reshape(1)  # of one row, as mask.nonzero().squeeze() gives it
     if tensor.dtype == torch.bool:
         if tuple(tensor.shape) != (rows,):
             raise DataError(f"{where} is a mask of {list(tensor.shape)}, must be of all {rows} {what}: [{rows}]")
@@ -97,6 +99,10 @@ def _integers(value: Any, where: str, *, shape: str) -> Tensor:
 def _tensor(value: Any, where: str) -> Tensor:
     """A plain tensor on the CPU, which remembers no gradients."""
     value = _of_pandas(value)
+    if isinstance(value, np.ma.MaskedArray):
+        if hidden := int(np.ma.getmaskarray(value).sum()):
+            raise DataError(f"{where}: {hidden} of {value.size} values are masked: leave them out or fill them")
+        value = value.data
     try:
         if _is_scipy(value):
             value = value.toarray()
@@ -108,7 +114,7 @@ def _tensor(value: Any, where: str) -> Tensor:
             if isinstance(value, Tensor):
                 return value
         if isinstance(value, np.ndarray):
-            whole = np.ascontiguousarray(value)
+            whole = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
             return torch.from_numpy(whole if whole.flags.writeable else whole.copy())
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: {type(value).__name__} that is no array of numbers ({error})") from None
@@ -124,7 +130,24 @@ def _of_sequence(value: Sequence[Any]) -> Any:
 
 
 def _of_pandas(value: Any) -> Any:
-    return value.to_numpy() if type(value).__module__.partition(".")[0] == "pandas" else value
+    if type(value).__module__.partition(".")[0] != "pandas":
+        return value
+    kinds = (
+        {getattr(kind, "kind", "O") for kind in getattr(value, "dtypes", ())} if hasattr(value, "columns") else set()
+    )
+    # columns of numbers and of truth values together would be objects
+    return value.to_numpy(dtype=np.float64) if len(kinds) > 1 and kinds <= set("biuf") else value.to_numpy()
+
+
+def count(value: Any, where: str) -> int:
+    """A whole number in any form: of Python, NumPy or torch. Raises DataError."""
+    try:
+        number = value.item() if hasattr(value, "item") else value
+        if isinstance(number, bool) or number != int(number):
+            raise ValueError
+        return int(number)
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError(f"{where} is {value!r}, must be a whole number") from None
 
 
 def _is_scipy(value: Any) -> bool:

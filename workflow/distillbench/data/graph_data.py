@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from distillbench.data.cards import Card, read_card, write_card
-from distillbench.data.conversions import MEND, edges, features, labels, part, pointers
+from distillbench.data.conversions import MEND, count, edges, features, labels, part, pointers
 from distillbench.data.conversions import DataError as DataError
 from distillbench.data.tasks import OTHER_METRICS, TASKS, Task, task_of
 from distillbench.params import METRICS, Parameters, Setting, TaskName
@@ -85,6 +85,7 @@ class GraphData:
             return f"GraphData: no such metric: {self.metric}"
         try:
             found: dict[str, Any] = {"x": features(self.x), "edge_index": edges(self.edge_index)}
+            found["num_classes"] = count(self.num_classes, "num_classes")
             found["y"] = labels(self.y, multilabel=self.task.multilabel)
             found["graph_ptr"] = pointers(self.graph_ptr)
             if self.split is not None:
