@@ -39,7 +39,9 @@ def test_the_tables_are_made_of_them(plan):
     runs = pd.read_parquet(plan.paths.root / "tables/runs.parquet")
     comparison = pd.read_csv(plan.paths.root / "tables/comparison.csv")
     assert len(runs) == plan.runs and set(runs["status"]) == {"ok"}
-    assert len(comparison) == len(plan.cells) * 3
+    rows = comparison[["dataset", "backend", "pair", "method"]].itertuples(index=False)
+    told = {(data, name, pair, method) for data, joined, pair, method in rows for name in joined.split("+")}
+    assert len(told) == len(plan.cells) * 3, "each library of each method is in one row"
 
 
 def test_a_command_that_fails_says_what_it_printed(tmp_path):
