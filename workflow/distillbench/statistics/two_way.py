@@ -59,16 +59,18 @@ class Sample:
 def mean_of(samples: Sequence[Sample]) -> Sample:
     """The mean of samples of the same seeds, such as one method's with several libraries."""
     first, *others = samples
+    if not others:
+        return first
     scores = sum((other.scores for other in others), start=first.scores) / len(samples)
     if any(each.rows is None for each in samples):
-        return Sample(scores.round(12))
+        return Sample(scores)
     rows = {}
     for seed in scores.index:
         parts = [each.rows[seed] for each in samples if each.rows is not None]
         if any(not np.array_equal(part.rows, parts[0].rows) for part in parts):
-            return Sample(scores.round(12))
+            return Sample(scores)
         rows[seed] = RowScores(parts[0].rows, np.mean([part.values for part in parts], axis=0))
-    return Sample(scores.round(12), rows)
+    return Sample(scores, rows)
 
 
 class TwoWay:
