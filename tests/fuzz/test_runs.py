@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from distillbench.config.config import ConfigError
@@ -49,7 +49,16 @@ configs = st.fixed_dictionaries(
 ENDS: list[str] = []
 
 
+GCN = {"model": "gcn", "hidden": 4}
+HOT = {"teacher": GCN, "student": GCN, "training": {"epochs": 3, "learning_rate": 1e30}}
+DIVERGES = {
+    "seeds": 1, "backends": ["csr"], "profile": False, "methods": {"supervised": {}, "kd": {}},
+    "datasets": {"digits": {"params": {"neighbours": 2, "train_per_class": 2}, "pairs": {"pair": HOT}}},
+}  # fmt: skip
+
+
 @cases(20)
+@example(config=DIVERGES)
 @given(config=configs)
 def one_case(config):
     with tempfile.TemporaryDirectory() as name:

@@ -144,8 +144,7 @@ class TwoWay:
         found by simulation with a fixed generator (Hothorn, Bretz, Westfall, Biom. J. 2008, whose common degrees of
         freedom are each one's own here). One alone: alpha.
         """
-        covariance = self._covariance(members)
-        return _joint_level(covariance, np.eye(len(members)), alpha)
+        return _joint_level(self._root(members), np.eye(len(members)), alpha)
 
     def to_best(self, alpha: float) -> tuple[int, list[Estimate], list[Interval]]:
         """The sample with the highest mean, the differences of all to it, and their intervals.
@@ -158,7 +157,7 @@ class TwoWay:
         first, second = np.triu_indices(k, 1)
         contrasts = np.zeros((len(first), k))
         contrasts[np.arange(len(first)), first], contrasts[np.arange(len(first)), second] = 1, -1
-        level = _joint_level(self._covariance(range(k)), contrasts, alpha)
+        level = _joint_level(self._root(range(k)), contrasts, alpha)
         estimates, intervals = [], []
         for j in range(k):
             seeds = ((self._seeds[j] - self._seeds[best]) ** 2).sum()
@@ -168,9 +167,17 @@ class TwoWay:
             intervals.append(interval_of(found, level))
         return best, estimates, intervals
 
-    def _covariance(self, members: Sequence[int]) -> Array:
+    def _root(self, members: Sequence[int]) -> Array:
+        """A matrix [members, …] whose product with its transpose is the covariance of the estimates.
+
+        The seeds' parts as they are, and Cholesky's root of the rows': there is one, so that every machine draws the
+        same; a trace on the diagonal lets methods that are alike have one, too.
+        """
         which = list(members)
-        return np.asarray(self._seeds[which] @ self._seeds[which].T + self._rows[which] @ self._rows[which].T)
+        of_rows = self._rows[which] @ self._rows[which].T
+        trace = float(np.trace(of_rows))
+        root = np.linalg.cholesky(of_rows + 1e-9 * trace * np.eye(len(which))) if trace else np.zeros((len(which), 0))
+        return np.hstack([self._seeds[which], root])
 
 
 def interval_of(estimate: Estimate, level: float) -> Interval:
@@ -201,10 +208,9 @@ def _estimate(mean: float, seeds: float, n: int, rows: float, n_rows: int) -> Es
     return Estimate(float(mean), math.sqrt(total), df)
 
 
-def _joint_level(covariance: Array, contrasts: Array, alpha: float) -> float:
+def _joint_level(root: Array, contrasts: Array, alpha: float) -> float:
     """The level of each of several two-sided normal tests whose largest exceeds it with probability ``alpha``."""
-    root = _root(covariance)
-    spread = contrasts @ root  # [tests, k]
+    spread = contrasts @ root
     size = np.sqrt((spread**2).sum(axis=1))
     spread = spread[size > 0] / size[size > 0, None]
     if len(spread) < 2:
@@ -213,9 +219,3 @@ def _joint_level(covariance: Array, contrasts: Array, alpha: float) -> float:
     for _ in range(DRAWS // AT_ONCE):
         largest.append(np.abs(random.standard_normal((AT_ONCE, root.shape[1])) @ spread.T).max(axis=1))
     return float(min(alpha, 2 * stats.norm.sf(np.quantile(np.concatenate(largest), 1 - alpha))))
-
-
-def _root(covariance: Array) -> Array:
-    """A matrix [k, k] whose product with its transpose is the covariance."""
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0)))
